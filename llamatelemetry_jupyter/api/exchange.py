@@ -67,7 +67,7 @@ class Exchange:
         self.slot: int | None = None
         self.error: str | None = None
         self.outcome: Outcome | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._call: Call | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._socket: socket.socket | None = None
@@ -100,13 +100,16 @@ class Exchange:
         assert self._connection is not None
         try:
             response = self._connection.getresponse()
-            if response.status >= 400:
-                raise failures.refused(response.status, response.read(), wanted_tokens=self.request.max_tokens)
-            kind = response.headers.get_content_type()
-            if kind != "text/event-stream":
-                raise failures.malformed(f"the server sent {failures.quoted(kind)}, not a stream", response.read(80))
         except failures.CONNECTION_ERRORS as exc:
             raise failures.unreachable(self.endpoint.url, exc) from exc
+        kind = response.headers.get("Content-Type")
+        if response.status < 400 and kind is None:  # the headers broke off: http.client takes that for their end
+            raise failures.broken(self.endpoint.url, None, 0)
+        if response.status >= 400:
+            raise failures.refused(response.status, _readable(response), wanted_tokens=self.request.max_tokens)
+        if response.headers.get_content_type() != "text/event-stream":
+            what = f"the server sent {failures.quoted(kind)}, not a stream"
+            raise failures.malformed(what, _readable(response))
         return response
 
     def note(self, event: Mapping[str, JSON]) -> None:
@@ -149,13 +152,14 @@ class Exchange:
             self.finish_reason = reason
             self.error = str(error) if error is not None else None
             self.outcome = self._outcome(reason, clock.now_ns(), abandoned)
-        self.hang_up()
-        if self._call is None:
-            return
-        if error is None:
-            self._call.end(self.outcome)
-        else:
-            self._call.fail(error, self.outcome)
+            self.hang_up()
+            # Inside the lock: whoever finds the exchange settled finds the call ended, too.
+            if self._call is None:
+                return
+            if error is None:
+                self._call.end(self.outcome)
+            else:
+                self._call.fail(error, self.outcome)
 
     def hang_up(self) -> None:
         """Shut the socket down: a reader in any thread wakes up, the server frees the slot."""
@@ -280,6 +284,15 @@ class Exchange:
             }
             for _, call in sorted(self.tools.items())
         ]
+
+
+def _readable(response: http.client.HTTPResponse) -> bytes:
+    """As much of the body as comes, at most 64 KiB: the status alone already says what happened."""
+    body = b""
+    with contextlib.suppress(*failures.CONNECTION_ERRORS):
+        while len(body) < 65536 and (part := response.read1(65536)):
+            body += part
+    return body
 
 
 def _numbers(values: Mapping[str, JSON]) -> dict[str, float]:

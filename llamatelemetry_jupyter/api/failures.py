@@ -86,6 +86,8 @@ def _explained(
         flag = _FLAG.search(text)
         remedy = f"%llama start {flag[1]}" if flag else "use a model that can do it: %llama start MODEL"
         return f"this server cannot do that: {text}", remedy
+    if "pooling" in text.lower():
+        return f"the server was started without pooling: {text}", "%llama start --embeddings --pooling mean"
     if "grammar" in text.lower() or "schema" in text.lower():
         return (
             f"the server cannot follow this JSON schema or grammar: {text}",

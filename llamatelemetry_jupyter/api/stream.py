@@ -149,7 +149,7 @@ def _payloads(exchange: Exchange) -> Iterator[bytes]:
         broken = exc
     except EventSizeError as exc:
         raise failures.malformed("the server sends no end of event", data) from exc
-    if broken is not None or exchange.finish_reason is None:
+    if exchange.finish_reason is None:
         raise failures.broken(exchange.endpoint.url, broken, len(exchange.times)) from broken
 
 

@@ -1,0 +1,72 @@
+"""The real llama.cpp engine in a process of its own, for tests of rooms that know nothing of our server room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+KEY = "secret-of-the-test"
+_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+_HOST = """
+import sys, xllamacpp
+p = xllamacpp.CommonParams()
+p.model.path, p.model_alias, p.api_keys = sys.argv[1], {"smol"}, [sys.argv[2]]
+p.n_ctx, p.n_parallel, p.port, p.endpoint_metrics, p.endpoint_slots = 2048, 2, 0, True, True
+p.cpuparams.n_threads = 2
+if sys.argv[3] == "embeddings":
+    p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+p.warmup = False
+server = xllamacpp.Server(p)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Two slots of 1024 tokens; metrics and slots on, embeddings off."""
+
+    url: str
+    key: str
+    process: subprocess.Popen[str]
+
+
+def model_path() -> Path:
+    """The demo model where the fetcher caches it."""
+    cache = Path(os.environ.get("LLAMATELEMETRY_CACHE", Path.home() / ".cache" / "llamatelemetry"))
+    for folder in (cache / "models", Path("/tmp/models")):
+        for found in sorted(folder.rglob(_NAME)) if folder.is_dir() else ():
+            return found
+    pytest.skip("the demo model is not in the cache; make demo fetches it")
+
+
+@contextmanager
+def running_engine(kind: str = "chat") -> Iterator[Engine]:
+    """An engine that ends with the block, and also when this process dies (its input closes)."""
+    pytest.importorskip("xllamacpp")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOST, str(model_path()), KEY, kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:"), url
+        yield Engine(url, KEY, process)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
