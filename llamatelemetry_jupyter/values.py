@@ -299,7 +299,7 @@ class Answer:
 
     ``input_tokens`` includes cached ones. ``trace_id`` and ``span_id`` name the span of the request, ``tokens`` holds
     the stream's events when they were asked for, ``parsed`` the value of an answer that had to follow a JSON schema.
-    ``error`` says why when ``finish_reason`` is ``error``.
+    ``error`` says why when ``finish_reason`` is ``error``, or why there is no ``parsed`` value.
     """
 
     text: str
@@ -337,7 +337,7 @@ class Answer:
         if self.timings.ttft_s is not None:
             parts.append(f"first token {self.timings.ttft_s:.2f} s")
         ended = {
-            "length": "stopped at the token limit",
+            "length": "stopped at the token limit" + (f": {self.error}" if self.error else ""),
             "interrupted": "interrupted",
             "error": f"broke off: {self.error or 'error'}",
         }.get(self.finish_reason)

@@ -64,13 +64,13 @@ def _explained(
         if _count(prompt) and _count(context):
             return (
                 f"the prompt has {prompt} tokens, but a slot's context holds {context}",
-                f"%llama start --ctx {fitting_context(prompt + wanted_tokens)}",
+                f"%llama start --ctx {fitting_context(prompt + wanted_tokens)} --restart",
             )
-        return f"the prompt is larger than a slot's context: {text}", "%llama start --ctx 8192"
+        return f"the prompt is larger than a slot's context: {text}", "%llama start --ctx 8192 --restart"
     if "context size has been exceeded" in text.lower():
         return (
             "the context is full: requests that ran together needed more than the server holds",
-            "%llama start --ctx 8192, or send fewer requests at a time",
+            "%llama start --ctx 8192 --restart, or send fewer requests at a time",
         )
     if status == 401:
         return "the server did not accept the API key", "%llama attach URL --api-key KEY"
@@ -81,13 +81,13 @@ def _explained(
     if status == 503 and "loading" in text.lower():
         return "the server is still loading its model", "wait until %llama status says ready, then run the cell again"
     if status == 503:
-        return f"the server is busy: {text}", "run the cell again, or %llama start --slots 4"
+        return f"the server is busy: {text}", "run the cell again, or %llama start --slots 4 --restart"
     if status == 501:
         flag = _FLAG.search(text)
-        remedy = f"%llama start {flag[1]}" if flag else "use a model that can do it: %llama start MODEL"
+        remedy = f"%llama start {flag[1]} --restart" if flag else "use a model that can do it: %llama start MODEL"
         return f"this server cannot do that: {text}", remedy
     if "pooling" in text.lower():
-        return f"the server was started without pooling: {text}", "%llama start --embeddings --pooling mean"
+        return f"the server was started without pooling: {text}", "%llama start --embeddings --pooling mean --restart"
     if "grammar" in text.lower() or "schema" in text.lower():
         return (
             f"the server cannot follow this JSON schema or grammar: {text}",

@@ -15,7 +15,7 @@ class InferenceEngine:
     """Chat with the model of a server: ``InferenceEngine(handle).chat("Why is the sky blue?")``.
 
     ``server`` is a :class:`ServerHandle`, a URL or a :class:`LlamaCppClient`; ``system`` is said before every prompt
-    that brings no system message of its own. :attr:`last` keeps the newest answer of :meth:`chat`, also the part that
+    that brings no system message of its own; :attr:`handle` is the handle, if one was given. :attr:`last` keeps the newest answer of :meth:`chat`, also the part that
     had come when it was interrupted or broke.
     """
 
@@ -31,6 +31,7 @@ class InferenceEngine:
             self.client = LlamaCppClient.of(server, observer)
         else:
             self.client = LlamaCppClient(server, observer=observer)
+        self.handle = server if isinstance(server, ServerHandle) else None
         self.system = system
         self.last: Answer | None = None
 

@@ -166,7 +166,7 @@ def test_prompt_larger_than_the_context(client: LlamaCppClient, recorder: Record
     error = caught.value
     assert (error.status, error.kind) == (400, "exceed_context_size_error")
     assert "1024" in str(error)
-    assert error.hint == "%llama start --ctx 2048"
+    assert error.hint == "%llama start --ctx 2048 --restart"
     assert recorder.last.errors == [error]
     assert recorder.last.outcome.finish_reason == "error"
 
@@ -182,7 +182,7 @@ def test_what_the_server_was_not_started_for(client: LlamaCppClient, recorder: R
     with pytest.raises(RequestError) as caught:
         client.embeddings("a text")
     assert caught.value.status == 501
-    assert caught.value.hint == "%llama start --embeddings"
+    assert caught.value.hint == "%llama start --embeddings --restart"
     assert recorder.last.errors == [caught.value]
 
 

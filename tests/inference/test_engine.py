@@ -35,7 +35,9 @@ def llm(client: LlamaCppClient) -> InferenceEngine:
 def test_chat_with_a_server_handle(engine: Engine, recorder: Recorder) -> None:
     model = ModelRef("smollm2-135m", "/models/x.gguf")
     handle = ServerHandle("default", engine.url, engine.key, "llama.cpp", True, None, None, model, 2, 1024)
-    answer = InferenceEngine(handle, recorder).chat("Say hello.", max_tokens=8)
+    llm = InferenceEngine(handle, recorder)
+    assert llm.handle is handle
+    answer = llm.chat("Say hello.", max_tokens=8)
     assert answer.text
     assert answer.server == "default"
     assert recorder.last.model == "smollm2-135m"
@@ -74,6 +76,7 @@ def test_schema_cut_by_the_token_limit(llm: InferenceEngine) -> None:
     assert answer.parsed is None
     assert answer.finish_reason == "length"
     assert "incomplete" in (answer.error or "")
+    assert "incomplete" in answer.footer()
 
 
 def test_stop_ends_the_answer(llm: InferenceEngine) -> None:
