@@ -70,6 +70,7 @@ class Exchange:
         self._lock = threading.RLock()
         self._call: Call | None = None
         self._connection: http.client.HTTPConnection | None = None
+        self._response: http.client.HTTPResponse | None = None
         self._socket: socket.socket | None = None
         self.sent_ns = clock.now_ns()
         payload = encode(request.body)
@@ -99,7 +100,7 @@ class Exchange:
         """The response once its headers are there; raises what the server refused."""
         assert self._connection is not None
         try:
-            response = self._connection.getresponse()
+            self._response = response = self._connection.getresponse()
         except failures.CONNECTION_ERRORS as exc:
             raise failures.unreachable(self.endpoint.url, exc) from exc
         kind = response.headers.get("Content-Type")
@@ -170,6 +171,9 @@ class Exchange:
 
     def close(self) -> None:
         """Give the socket back; only the thread that reads, or the last reference, may do this."""
+        if self._response is not None:
+            # A response holds the socket open, and an error's traceback may hold the response for long.
+            self._response.close()
         if self._connection is not None:
             self._connection.close()
 

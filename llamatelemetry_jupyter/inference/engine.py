@@ -14,9 +14,9 @@ from ..values import JSON, Answer, CallObserver, ServerHandle, TokenEvent
 class InferenceEngine:
     """Chat with the model of a server: ``InferenceEngine(handle).chat("Why is the sky blue?")``.
 
-    ``server`` is a :class:`ServerHandle`, a URL or a :class:`LlamaCppClient`; ``system`` is said before every prompt
-    that brings no system message of its own; :attr:`handle` is the handle, if one was given. :attr:`last` keeps the newest answer of :meth:`chat`, also the part that
-    had come when it was interrupted or broke.
+    ``server`` is a :class:`ServerHandle` (kept as :attr:`handle`), a URL or a :class:`LlamaCppClient`; ``system`` is
+    said before every prompt that brings no system message of its own. :attr:`last` keeps the newest answer of
+    :meth:`chat`, also the part that had come when it was interrupted or broke.
     """
 
     def __init__(
