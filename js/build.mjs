@@ -1,0 +1,42 @@
+// Builds the widgets' bundles into the Python package; `node build.mjs --check` fails when the committed ones differ.
+// Nothing that could vary between machines goes in: no source map, no banner, no date, a pinned esbuild.
+
+import { readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const target = join(here, "..", "llamatelemetry_jupyter", "widgets", "static");
+// Every instance of a widget sends its bundle over the kernel's uncompressed websocket.
+const LIMIT_BYTES = 120_000;
+
+const result = await build({
+  entryPoints: { dashboard: join(here, "src", "dashboard.js") },
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: "es2020",
+  charset: "ascii",
+  legalComments: "none",
+  outdir: target,
+  write: false,
+  absWorkingDir: here,
+});
+
+let stale = false;
+for (const file of result.outputFiles) {
+  const name = file.path.slice(target.length + 1);
+  if (file.contents.byteLength > LIMIT_BYTES) {
+    throw new Error(`${name}: ${file.contents.byteLength} bytes are more than ${LIMIT_BYTES}`);
+  }
+  if (process.argv.includes("--check")) {
+    const same = readFileSync(file.path).equals(file.contents);
+    stale ||= !same;
+    console.log(`${name} ${same ? "is up to date" : "differs from its source: npm run build"}`);
+  } else {
+    writeFileSync(file.path, file.contents);
+    console.log(`${name} ${(file.contents.byteLength / 1000).toFixed(1)} kB`);
+  }
+}
+process.exitCode = stale ? 1 : 0;

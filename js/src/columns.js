@@ -1,0 +1,70 @@
+/** Columns of the history made ready for drawing: cut to the window, holes kept as holes, areas stacked. */
+
+/** @import { History } from "./history.js" */
+/** @typedef {(number | null)[]} Column */
+
+/**
+ * Rows of the window and one beyond each edge, so that lines run to the border. A value that a row lacks is carried
+ * from the row before (devices and servers are sampled apart); where nothing was sampled for `gapMs`, a hole remains.
+ *
+ * @param {Pick<History, "t" | "columns" | "rowAt">} history
+ * @param {readonly number[]} columns indexes
+ * @param {readonly [number, number]} range
+ * @param {number} gapMs
+ * @returns {{ t: number[], values: Column[] }}
+ */
+export function cut(history, columns, [from, to], gapMs = 5000) {
+  const first = Math.max(0, history.rowAt(from));
+  const last = Math.min(history.t.length - 1, history.rowAt(to) + 1);
+  /** @type {number[]} */
+  const t = [];
+  const values = columns.map(() => /** @type {Column} */ ([]));
+  const seen = columns.map(() => Number.NEGATIVE_INFINITY);
+  const carried = columns.map(() => /** @type {number | null} */ (null));
+  for (let row = first; row <= last; row++) {
+    const now = history.t[row] ?? 0;
+    const before = t.at(-1);
+    if (before !== undefined && now - before > gapMs) {
+      t.push(before + 1);
+      for (const column of values) column.push(null);
+    }
+    t.push(now);
+    for (let i = 0; i < columns.length; i++) {
+      const value = history.columns[columns[i] ?? -1]?.[row] ?? null;
+      if (value !== null) {
+        seen[i] = now;
+        carried[i] = value;
+      }
+      values[i]?.push(now - (seen[i] ?? 0) <= gapMs ? (carried[i] ?? null) : null);
+    }
+  }
+  return { t, values };
+}
+
+/**
+ * Running sums from the bottom: `out[i]` is the upper edge of layer `i`. A row in which no layer has a value is a hole;
+ * a single missing layer counts as nothing there.
+ *
+ * @param {readonly Column[]} layers
+ * @returns {Column[]}
+ */
+export function stack(layers) {
+  const rows = layers[0]?.length ?? 0;
+  const out = layers.map(() => /** @type {Column} */ (new Array(rows).fill(null)));
+  for (let row = 0; row < rows; row++) {
+    if (layers.every((layer) => layer[row] == null)) continue;
+    let sum = 0;
+    for (let i = 0; i < layers.length; i++) {
+      sum += layers[i]?.[row] ?? 0;
+      /** @type {Column} */ (out[i])[row] = sum;
+    }
+  }
+  return out;
+}
+
+/** @param {readonly Column[]} columns @returns {number} The largest value, 0 when there is none. */
+export function maximum(columns) {
+  let max = 0;
+  for (const column of columns) for (const value of column) if (value !== null && value > max) max = value;
+  return max;
+}

@@ -1,0 +1,225 @@
+/**
+ * Everything the dashboard knows, merged from the snapshot trait and the live messages.
+ *
+ * Two sources that may overtake each other or get lost are made one by the sequence number for state (totals, server,
+ * devices, spans) and by time for samples: a row is kept once, and a snapshot fills the holes that lost frames left.
+ */
+
+import { layoutOf } from "./wire.js";
+
+/** @import { Device, Frame, Message, Server, Series, Snapshot, Span, SpansUpdate, Totals } from "./types.js" */
+
+/** Ten minutes at 10 Hz, with room to spare. */
+const MAX_ROWS = 8000;
+const MAX_SPANS = 400;
+/** Rows nearer than this are the same sample. */
+const SAME_MS = 20;
+
+export class History {
+  /** @type {readonly Series[]} */
+  series = [];
+  layout = layoutOf([]);
+  /** @type {number[]} */
+  t = [];
+  /** @type {(number | null)[][]} One column per series. */
+  columns = [];
+  /** @type {Map<string, Span>} In order of arrival. */
+  spans = new Map();
+  /** @type {Totals | null} */
+  totals = null;
+  /** @type {Server | null} */
+  server = null;
+  /** @type {readonly Device[]} */
+  devices = [];
+  /** Kernel time of the newest thing seen, Unix ms; 0 before anything was. */
+  nowMs = 0;
+  windowMs = 120_000;
+  /** Highest sequence number seen. */
+  seq = 0;
+  /** True once a frame came whose columns are not ours: only a new snapshot helps. */
+  needsSnapshot = false;
+  #stateSeq = -1;
+
+  /**
+   * The trait's or a message's snapshot.
+   *
+   * @param {Snapshot} snapshot
+   * @param {number} seq
+   */
+  load(snapshot, seq) {
+    // After a restart of the feed numbers start again; the kernel's clock tells the newer snapshot then.
+    const newer = seq >= this.#stateSeq || snapshot.now_ms > this.nowMs;
+    if (newer) {
+      this.#setSeries(snapshot.series);
+      this.#stateSeq = seq;
+      this.totals = snapshot.totals ?? this.totals;
+      this.server = snapshot.server ?? null;
+      this.devices = snapshot.devices ?? [];
+      this.needsSnapshot = false;
+    }
+    for (const span of snapshot.spans ?? []) {
+      if (newer || !this.spans.has(span.span_id)) this.spans.set(span.span_id, span);
+    }
+    this.#trimSpans();
+    this.seq = Math.max(this.seq, seq);
+    this.windowMs = (snapshot.window_s || 120) * 1000;
+    this.#merge(snapshot);
+    this.#advance(snapshot.now_ms);
+  }
+
+  /**
+   * A live message; false when it was old or does not fit.
+   *
+   * @param {Message} message
+   */
+  apply(message) {
+    if (message.type === "snapshot") {
+      if (message.seq < this.#stateSeq) return false;
+      this.load(message.snapshot, message.seq);
+      return true;
+    }
+    if (message.seq <= this.seq) return false;
+    this.seq = message.seq;
+    return message.type === "frame" ? this.#append(message) : this.#update(message);
+  }
+
+  /** @param {Frame} frame */
+  #append(frame) {
+    const wrong = frame.layout === null ? frame.width !== this.series.length : frame.layout !== this.layout;
+    if (wrong || frame.width !== this.series.length) {
+      this.needsSnapshot = true;
+      return false;
+    }
+    for (let row = 0; row < frame.rows; row++) {
+      const at = row * (frame.width + 1);
+      const t = frame.data[at] ?? Number.NaN;
+      if (!(t > (this.t.at(-1) ?? 0))) continue;
+      this.t.push(t);
+      for (let column = 0; column < frame.width; column++) {
+        const value = frame.data[at + 1 + column] ?? Number.NaN;
+        this.columns[column]?.push(Number.isFinite(value) ? value : null);
+      }
+      this.#advance(t);
+    }
+    if (this.t.length > MAX_ROWS) {
+      const extra = this.t.length - MAX_ROWS;
+      this.t.splice(0, extra);
+      for (const column of this.columns) column.splice(0, extra);
+    }
+    return true;
+  }
+
+  /** @param {SpansUpdate} update */
+  #update(update) {
+    this.#stateSeq = update.seq;
+    if (update.totals) this.totals = update.totals;
+    if (update.server !== undefined) this.server = update.server;
+    if (update.devices) this.devices = update.devices;
+    for (const span of update.spans) {
+      this.spans.set(span.span_id, span);
+      this.#advance(span.end_ms);
+    }
+    this.#trimSpans();
+    return true;
+  }
+
+  /**
+   * The newest value of the first series of `group` whose id ends with `suffix`.
+   *
+   * @param {string} group
+   * @param {string} [suffix]
+   */
+  latest(group, suffix = "") {
+    const index = this.series.findIndex((s) => s.group === group && s.id.endsWith(suffix));
+    return index < 0 ? null : this.valueAt(index, this.t.length - 1);
+  }
+
+  /**
+   * The value of a column at a row, or the last one before it that is at most `maxRows` rows older.
+   *
+   * @param {number} column
+   * @param {number} row
+   * @returns {number | null}
+   */
+  valueAt(column, row, maxRows = 5) {
+    const values = this.columns[column];
+    for (let i = row; values && i >= 0 && i > row - maxRows; i--) {
+      const value = values[i];
+      if (value != null) return value;
+    }
+    return null;
+  }
+
+  /** @param {number} tMs @returns {number} Index of the last row at or before `tMs`, −1 when there is none. */
+  rowAt(tMs) {
+    let low = 0;
+    let high = this.t.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (/** @type {number} */ (this.t[middle]) <= tMs) low = middle + 1;
+      else high = middle;
+    }
+    return low - 1;
+  }
+
+  /** @param {readonly Series[]} series */
+  #setSeries(series) {
+    const layout = layoutOf(series);
+    if (layout !== this.layout || series.length !== this.series.length) {
+      const old = new Map(this.series.map((s, i) => [s.id, this.columns[i]]));
+      this.columns = series.map((s) => old.get(s.id) ?? new Array(this.t.length).fill(null));
+    }
+    this.series = series;
+    this.layout = layout;
+  }
+
+  /** @param {Snapshot} snapshot */
+  #merge(snapshot) {
+    const times = snapshot.points?.t_ms ?? [];
+    const place = new Map(snapshot.series.map((s, i) => [s.id, i]));
+    const from = this.series.map((s) => place.get(s.id));
+    const t = [];
+    const columns = /** @type {(number | null)[][]} */ (this.series.map(() => []));
+    // Where a hole is worth filling: our own rows further apart than any two of the snapshot.
+    let widest = SAME_MS;
+    for (let j = 1; j < times.length; j++) widest = Math.max(widest, (times[j] ?? 0) - (times[j - 1] ?? 0));
+    let i = 0;
+    let j = 0;
+    while (i < this.t.length || j < times.length) {
+      const own = this.t[i] ?? Number.POSITIVE_INFINITY;
+      const other = times[j] ?? Number.POSITIVE_INFINITY;
+      if (own <= other + SAME_MS) {
+        if (other <= own + SAME_MS) j++;
+        t.push(own);
+        for (let c = 0; c < columns.length; c++) columns[c]?.push(this.columns[c]?.[i] ?? null);
+        i++;
+        continue;
+      }
+      const before = this.t[i - 1];
+      const inside = before !== undefined && i < this.t.length;
+      if (!inside || own - before > Math.min(widest, 2000) + SAME_MS) {
+        t.push(other);
+        for (let c = 0; c < columns.length; c++) {
+          const column = from[c];
+          columns[c]?.push(column === undefined ? null : (snapshot.points.values[column]?.[j] ?? null));
+        }
+      }
+      j++;
+    }
+    this.t = t;
+    this.columns = columns;
+    this.#advance(t.at(-1) ?? 0);
+  }
+
+  #trimSpans() {
+    for (const id of this.spans.keys()) {
+      if (this.spans.size <= MAX_SPANS) return;
+      this.spans.delete(id);
+    }
+  }
+
+  /** @param {number} tMs */
+  #advance(tMs) {
+    if (tMs > this.nowMs) this.nowMs = tMs;
+  }
+}

@@ -1,0 +1,229 @@
+/**
+ * One panel's chart: uPlot with the shared time axis, cursor, selection and keys.
+ *
+ * uPlot only draws; what is on screen (range, cursor, selection) comes from the store, so that all panels agree.
+ */
+
+import uPlot from "uplot";
+import { GUTTER, MARGIN, timeTicks } from "./axis.js";
+import { consume, h, setAttribute } from "./dom.js";
+import { clock } from "./format.js";
+
+/** @import { Store } from "./store.js" */
+/** @import { Theme } from "./theme.js" */
+/** @import { Column } from "./columns.js" */
+
+/** @typedef {{ fill?: () => CanvasPattern | string, stroke: () => string, width: number, dash?: number[], step?: boolean }} Line */
+/**
+ * @typedef {{
+ *   key: string, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
+ *   format: (value: number) => string, range: readonly [number, number], width: number,
+ *   band: readonly [number, number] | null, label: string, mark?: { value: number, text: string } | null,
+ * }} Drawing
+ */
+
+export class Plot {
+  el = h("div", { class: "ll-plot", role: "img", tabindex: 0 });
+  /** @type {uPlot | null} */
+  #plot = null;
+  #key = "";
+  /** @type {Drawing | null} */
+  #drawing = null;
+  #applying = false;
+  #store;
+  #theme;
+  #height;
+  #time;
+
+  /**
+   * @param {{
+   *   store: Store, theme: Theme, signal: AbortSignal, height: number, time?: boolean,
+   *   onPick: (tMs: number) => void,
+   * }} options `time`: write the axis' labels under this panel
+   */
+  constructor({ store, theme, signal, height, time = false, onPick }) {
+    this.#store = store;
+    this.#theme = theme;
+    this.#height = height;
+    this.#time = time;
+    this.el.style.height = `${height}px`;
+    this.el.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.el.addEventListener("click", () => this.#pick(onPick), { signal });
+    signal.addEventListener("abort", () => this.#plot?.destroy(), { once: true });
+  }
+
+  /** @param {Drawing} drawing */
+  render(drawing) {
+    this.#drawing = drawing;
+    setAttribute(this.el, "aria-label", drawing.label);
+    const key = `${drawing.key} ${this.#theme.version} ${devicePixelRatio}`;
+    if (!this.#plot || key !== this.#key) {
+      this.#plot?.destroy();
+      this.#plot = this.#make(drawing);
+      this.#key = key;
+    }
+    const plot = this.#plot;
+    if (plot.width !== drawing.width) plot.setSize({ width: drawing.width, height: this.#height });
+    const [min, max] = drawing.range;
+    plot.batch(() => {
+      plot.setData([drawing.t, ...drawing.values], false);
+      plot.setScale("x", { min, max });
+    });
+    this.#showCursor(plot);
+  }
+
+  /** @param {uPlot} plot */
+  #showCursor(plot) {
+    const { cursorMs } = this.#store.view;
+    const [min, max] = this.#drawing?.range ?? [0, 1];
+    const shown = cursorMs !== null && cursorMs >= min && cursorMs <= max;
+    const inner = plot.over.clientWidth;
+    this.#applying = true;
+    plot.setCursor({ left: shown ? ((cursorMs - min) / (max - min)) * inner : -10, top: shown ? 1 : -10 });
+    this.#applying = false;
+  }
+
+  /**
+   * @param {Drawing} first
+   * @returns {uPlot}
+   */
+  #make(first) {
+    const theme = this.#theme;
+    const now = () => this.#drawing ?? first;
+    /** @type {uPlot.Options} */
+    const options = {
+      width: first.width,
+      height: this.#height,
+      ms: 1,
+      legend: { show: false },
+      padding: [8, MARGIN, this.#time ? 0 : 4, 0],
+      scales: {
+        x: { time: true },
+        y: { range: () => [0, now().max] },
+      },
+      series: [
+        {},
+        ...first.lines.map((line) => ({
+          stroke: line.stroke,
+          width: line.width,
+          points: { show: false },
+          ...(line.fill && { fill: /** @type {any} */ (line.fill) }),
+          ...(line.dash && { dash: line.dash }),
+          ...(line.step && uPlot.paths.stepped && { paths: uPlot.paths.stepped({ align: 1 }) }),
+        })),
+      ],
+      axes: [
+        {
+          size: this.#time ? 22 : 0,
+          font: theme.font,
+          stroke: theme.muted,
+          gap: 6,
+          grid: { stroke: theme.grid, width: 1 },
+          ticks: { show: false },
+          splits: (u, _axis, min, max) => timeTicks(min, max, u.width - GUTTER - MARGIN),
+          values: (_u, splits) => splits.map((t) => (this.#time ? clock(t) : "")),
+        },
+        {
+          size: GUTTER,
+          font: theme.font,
+          stroke: theme.muted,
+          gap: 8,
+          grid: { stroke: theme.grid, width: 1 },
+          ticks: { show: false },
+          splits: () => now().ticks,
+          values: (_u, splits) => splits.map((value) => now().format(value)),
+        },
+      ],
+      cursor: {
+        y: false,
+        points: { show: false },
+        drag: { x: true, y: false, setScale: false, dist: 4 },
+        bind: {
+          dblclick: () => () => {
+            this.#store.set({ follow: true, range: null });
+            return null;
+          },
+        },
+      },
+      hooks: {
+        drawClear: [(u) => this.#drawBand(u)],
+        draw: [(u) => this.#drawMark(u)],
+        setCursor: [
+          (u) => {
+            if (this.#applying) return;
+            const left = u.cursor.left ?? -1;
+            this.#store.set({ cursorMs: left < 0 ? null : u.posToVal(left, "x") });
+          },
+        ],
+        setSelect: [
+          (u) => {
+            const { left, width } = u.select;
+            if (width < 4) return;
+            const range = /** @type {const} */ ([u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
+            u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+            if (range[1] - range[0] > 50) this.#store.set({ follow: false, range });
+          },
+        ],
+      },
+    };
+    return new uPlot(options, [first.t, ...first.values], this.el);
+  }
+
+  /** The selected span's time, behind everything. @param {uPlot} u */
+  #drawBand(u) {
+    const band = this.#drawing?.band;
+    if (!band) return;
+    const { left, top, width, height } = u.bbox;
+    const at = (/** @type {number} */ t) =>
+      Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
+    const [from, to] = [at(band[0]), at(band[1])];
+    if (to <= left || from >= left + width) return;
+    u.ctx.save();
+    u.ctx.fillStyle = this.#theme.accent;
+    u.ctx.globalAlpha = 0.14;
+    u.ctx.fillRect(from, top, Math.max(1, to - from), height);
+    u.ctx.globalAlpha = 0.8;
+    u.ctx.fillRect(from, top, uPlot.pxRatio, height);
+    u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+    u.ctx.restore();
+  }
+
+  /** A dashed line with a name: the device's size. @param {uPlot} u */
+  #drawMark(u) {
+    const mark = this.#drawing?.mark;
+    if (!mark) return;
+    const { left, width } = u.bbox;
+    const y = Math.round(u.valToPos(mark.value, "y", true)) + 0.5;
+    const ctx = u.ctx;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = this.#theme.muted;
+    ctx.lineWidth = uPlot.pxRatio;
+    ctx.setLineDash([4 * uPlot.pxRatio, 3 * uPlot.pxRatio]);
+    ctx.beginPath();
+    ctx.moveTo(left, y);
+    ctx.lineTo(left + width, y);
+    ctx.stroke();
+    ctx.restore();
+  }
+
+  /** @param {(tMs: number) => void} onPick */
+  #pick(onPick) {
+    const left = this.#plot?.cursor.left ?? -1;
+    if (this.#plot && left >= 0) onPick(this.#plot.posToVal(left, "x"));
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    const drawing = this.#drawing;
+    if (!drawing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const [min, max] = drawing.range;
+    const step = ((max - min) / 60) * (event.shiftKey ? 5 : 1);
+    const at = this.#store.view.cursorMs ?? max;
+    /** @type {Record<string, number>} */
+    const moves = { ArrowLeft: at - step, ArrowRight: at + step, Home: min, End: max };
+    const to = moves[event.key];
+    if (to === undefined) return;
+    consume(event);
+    this.#store.set({ cursorMs: Math.min(max, Math.max(min, to)) });
+  }
+}

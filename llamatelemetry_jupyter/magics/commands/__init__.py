@@ -1,0 +1,1 @@
+"""The subcommands of ``%llama``, one module each: ``configure(parser)`` and ``run(session, args)``."""

@@ -1,0 +1,157 @@
+"""``%llama chat`` and ``%%llama``: an answer streamed into the cell, kept as a value."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import escape
+from ...errors import CommandError, ServerError
+from ...values import Answer, TokenEvent
+from ..output import Live, mark_streamed
+from ..parser import Parser
+from ..template import substitute
+
+if TYPE_CHECKING:
+    from ...session import Session
+
+TAKES_PROMPT = True
+
+
+class Interrupted(KeyboardInterrupt):
+    """The cell was interrupted while it streamed; what had arrived is kept."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [
+            "Interrupted: the server stopped generating; the text so far is kept in _llama",
+            "  try: print(_llama.text)",
+        ]
+
+
+def configure(parser: Parser) -> None:
+    """Options; the prompt is the rest of the line, or the cell."""
+    parser.add_argument("-m", "--model", metavar="NAME", help="the model to ask (the running one)")
+    parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt")
+    parser.add_argument("-t", "--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
+    parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="stop after N tokens (512)")
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same answer")
+    parser.add_argument(
+        "--json-schema", metavar="SCHEMA", help="a variable, a file or JSON text: the answer follows it"
+    )
+    parser.add_argument("--out", metavar="NAME", help="put the Answer into this variable")
+    parser.add_argument("--raw", action="store_true", help="send {{name}} as it is")
+
+
+def run(session: Session, args: argparse.Namespace) -> Answer:
+    """Ask the running model and stream its answer."""
+    if not args.prompt.strip():
+        raise CommandError("the prompt is empty", hint="%llama chat Why is the sky blue?")
+    if args.out and not args.out.isidentifier():
+        raise CommandError(f"--out needs a variable name, not {args.out!r}", hint="%%llama --out answer")
+    names = session.shell.user_ns if session.shell else {}
+    engine = session.engine(args.model)
+    prompt = args.prompt if args.raw else substitute(args.prompt, names)
+    system = args.system if args.raw or not args.system else substitute(args.system, names)
+    options = {
+        "system": system,
+        "temperature": args.temperature,
+        "max_tokens": args.max_tokens,
+        "seed": args.seed,
+        "json_schema": _schema(args.json_schema, names) if args.json_schema else None,
+    }
+    view = _View(session.shell)
+    try:
+        answer = engine.chat(prompt.strip(), on_event=view.event, **{k: v for k, v in options.items() if v is not None})
+    except KeyboardInterrupt as interrupt:
+        if engine.last is None:
+            raise
+        _keep(session, view, engine.last, args.out)
+        raise Interrupted from interrupt
+    except ServerError:
+        # The engine died in mid-answer: what had arrived stays on screen and in the variable.
+        if engine.last is not None and view.started:
+            _keep(session, view, engine.last, args.out)
+        raise
+    _keep(session, view, answer, args.out)
+    return answer
+
+
+def _keep(session: Session, view: _View, answer: Answer, out: str | None) -> None:
+    view.finish(answer)
+    if session.shell is not None:
+        session.shell.user_ns["_llama"] = answer
+        if out:
+            session.shell.user_ns[out] = answer
+
+
+class _View:
+    """The answer's output while it grows."""
+
+    def __init__(self, shell: Any) -> None:
+        self.live = Live(shell)
+        self.shell = shell
+        self.parts: list[str] = []
+        self.reasoning: list[str] = []
+        self.started = False
+
+    def event(self, event: TokenEvent) -> None:
+        if event.kind == "text":
+            self.parts.append(event.text)
+            self.live.write(event.text)
+        elif event.kind == "reasoning":
+            self.reasoning.append(event.text)
+        elif event.kind != "progress":
+            return
+        self.started = self.started or event.kind != "progress"
+        if self.live.in_kernel and self.live.due:
+            self.live.update(self._now(event))
+
+    def _now(self, event: TokenEvent) -> dict[str, str]:
+        text = "".join(self.parts)
+        if text:
+            return {"text/markdown": escape.markdown(text), "text/plain": escape.plain(text)}
+        if self.reasoning:
+            words = "".join(self.reasoning)[-80:].replace("\n", " ")
+            return {"text/plain": f"thinking … {escape.plain(words)}"}
+        done = f" {event.progress:.0%}" if event.progress is not None else ""
+        return {"text/plain": f"reading the prompt …{done}"}
+
+    def finish(self, answer: Answer) -> None:
+        if self.live.in_kernel:
+            metadata = {
+                "trace_id": answer.trace_id,
+                "span_id": answer.span_id,
+                "model": answer.model,
+                "input_tokens": answer.input_tokens,
+                "output_tokens": answer.output_tokens,
+            }
+            self.live.update(answer._repr_mimebundle_(), {"llamatelemetry": metadata})
+            mark_streamed(answer, self.shell.execution_count)
+        elif self.started:
+            self.live.write("\n")
+
+
+def _schema(given: str, names: dict[str, Any]) -> Any:
+    value: Any = names.get(given)
+    if hasattr(value, "model_json_schema"):
+        return value.model_json_schema()
+    if isinstance(value, dict):
+        return value
+    try:
+        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
+    except OSError as error:
+        raise CommandError(
+            f"--json-schema {given!r} is neither a dict in this notebook nor a readable file",
+            hint='--json-schema \'{"type": "object", …}\'',
+        ) from error
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise CommandError(
+            f"--json-schema is not valid JSON: {error}", hint='--json-schema \'{"type": "object"}\''
+        ) from error
+    if not isinstance(schema, dict):
+        raise CommandError("--json-schema must be a JSON object", hint='--json-schema \'{"type": "object"}\'')
+    return schema

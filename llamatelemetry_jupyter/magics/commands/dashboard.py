@@ -1,0 +1,90 @@
+"""``%llama dashboard``: the live widget, and beside it the picture that survives a save."""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ... import environment
+from ...views.static import static_html, static_text
+from ..parser import Parser
+
+if TYPE_CHECKING:
+    from ...feed import Feed
+    from ...session import Session
+    from ...widgets.dashboard import Dashboard
+
+
+def configure(parser: Parser) -> None:
+    """How far back, and in which form."""
+    parser.add_argument("--window", type=float, default=120.0, metavar="S", help="seconds shown (120)")
+    parser.add_argument("--static", action="store_true", help="only the picture, no live widget")
+
+
+def run(session: Session, args: argparse.Namespace) -> None:
+    """Show memory by owner, tokens/s, slots and spans on one time axis."""
+    session.sampler.start()
+    where = environment.detect()
+    _Shown(session, args.window, live=where.kernel and not where.batch and not args.static).show(where.kernel)
+
+
+class _Shown:
+    """One dashboard on the page: a widget while the kernel lives, a picture for everybody who comes later."""
+
+    def __init__(self, session: Session, window_s: float, *, live: bool) -> None:
+        self.session = weakref.proxy(session)
+        self.window_s = window_s
+        self.live = live
+        self.id = uuid.uuid4().hex
+        self.widget: Dashboard | None = None
+        self.feed: Feed | None = None
+        self.drawn: object = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """What there is to show now."""
+        found: dict[str, Any] = self.session.snapshot(window_s=self.window_s)
+        return found
+
+    def show(self, kernel: bool) -> None:
+        from IPython.display import display
+
+        snapshot = self.snapshot()
+        if not kernel:
+            print(static_text(snapshot))
+            return
+        if self.live:
+            self._show_widget(snapshot)
+        display(self._bundle(snapshot), raw=True, display_id=self.id)
+        self.session.on_refresh(self.refresh)
+
+    def _show_widget(self, snapshot: dict[str, Any]) -> None:
+        from IPython.display import display
+
+        from ...feed import Feed
+        from ...widgets.dashboard import Dashboard
+
+        self.widget = Dashboard(snapshot=snapshot, static_id=self.id)
+        display(self.widget)
+        self.feed = Feed(self.snapshot, self.session.samples, self.session.spans, self.widget.send)
+        self.feed.start()
+
+    def refresh(self) -> None:
+        """At the end of a cell: the picture and the trait follow what happened, and only then."""
+        snapshot = self.snapshot()
+        server = snapshot["server"]
+        state = (snapshot["totals"]["spans"], server and (server["name"], server["state"], server["url"]))
+        if state == self.drawn:
+            return
+        self.drawn = state
+        from IPython.display import update_display
+
+        update_display(self._bundle(snapshot), raw=True, display_id=self.id)
+        if self.widget is not None and self.feed is not None:
+            self.feed.refresh(self.widget, snapshot)
+
+    def _bundle(self, snapshot: dict[str, Any]) -> dict[str, str]:
+        # The widget's style sheet hides this element while the widget is alive on the same page.
+        html = f'<div data-llamatelemetry-static="{self.id}">{static_html(snapshot)}</div>'
+        return {"text/html": html, "text/plain": static_text(snapshot)}

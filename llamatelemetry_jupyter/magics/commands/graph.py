@@ -1,0 +1,81 @@
+"""``%llama graph``: traces as a graph, drawn here, written to files, and on Graphistry when the user says so."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import escape
+from ...errors import CommandError, ExportError
+from ..output import Live
+from ..parser import Parser
+from .trace import select
+
+if TYPE_CHECKING:
+    from ...graphistry.connector import UploadPlan
+    from ...session import Session
+    from ...views.graph import Drawing
+
+
+def configure(parser: Parser) -> None:
+    """Which traces, and where to."""
+    parser.add_argument("trace", nargs="?", metavar="TRACE_ID", help="id or its beginning (the last trace)")
+    parser.add_argument("--all", action="store_true", help="every trace of this kernel")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write nodes, edges and a page there")
+    parser.add_argument("--graphistry", action="store_true", help="upload nodes and edges, after asking")
+    parser.add_argument("--yes", action="store_true", help="upload without asking")
+
+
+def run(session: Session, args: argparse.Namespace) -> Drawing:
+    """The graph of one trace or of all: ``.nodes`` and ``.edges`` are DataFrames; shows itself as a picture."""
+    from ...graphistry.builders import trace_tree
+    from ...views.graph import Drawing, write_files
+
+    if args.all and args.trace:
+        raise CommandError("TRACE_ID and --all exclude each other", hint="%llama graph --all")
+    rows = session.spans.rows() if args.all else select(session, args.trace)
+    if not rows:
+        raise CommandError("there is no trace yet", hint="%llama chat Hello")
+    frames = trace_tree(rows)
+    folder = args.out or (Path("llamatelemetry-graph") if args.graphistry else None)
+    if folder is not None:
+        written = write_files(frames, folder)
+        Live(session.shell).line(f"written: {', '.join(str(path) for path in written)}")
+    drawing = Drawing(frames)
+    if args.graphistry:
+        drawing = _upload(session, frames, folder, args.yes) or drawing
+    return drawing
+
+
+def _upload(session: Session, frames: Any, folder: Path | None, confirmed: bool) -> Drawing | None:
+    from ...graphistry.connector import prepare, upload
+    from ...views.graph import Drawing
+
+    plan = prepare(frames)  # raises ExportError naming the missing credentials; the files are written by now
+    Live(session.shell).line(announce(plan))
+    if not confirmed and not _confirm(plan):
+        Live(session.shell).line(f"nothing was sent; the files are in {folder}")
+        return None
+    sent = upload(plan)
+    Live(session.shell).line(f"private graph: {escape.plain(sent.url)}")
+    return Drawing(frames, url=sent.url)
+
+
+def announce(plan: UploadPlan) -> str:
+    """Where what would go, in three lines."""
+    return "\n".join(
+        [
+            f"to {escape.plain(plan.host)}, private:",
+            f"  {plan.node_rows} nodes: {', '.join(plan.node_columns)}",
+            f"  {plan.edge_rows} edges: {', '.join(plan.edge_columns)}",
+        ]
+    )
+
+
+def _confirm(plan: UploadPlan) -> bool:
+    try:
+        return input(f"Send this to {escape.plain(plan.host)}? [y/N] ").strip().lower() in ("y", "yes")
+    except (EOFError, RuntimeError, NotImplementedError) as error:
+        # A batch run has no stdin: IPython raises StdinNotImplementedError, a RuntimeError.
+        raise ExportError("nobody is there to confirm the upload", hint="%llama graph --graphistry --yes") from error

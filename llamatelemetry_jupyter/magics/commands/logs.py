@@ -1,0 +1,27 @@
+"""``%llama logs``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ... import escape
+from ...errors import ServerError
+from ..output import Live
+from ..parser import Parser
+
+if TYPE_CHECKING:
+    from ...session import Session
+
+
+def configure(parser: Parser) -> None:
+    """How many lines."""
+    parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="how many lines (20)")
+
+
+def run(session: Session, args: argparse.Namespace) -> None:
+    """Show the end of the server's log, also of one that has crashed."""
+    lines = session.manager.log(last=max(1, args.lines))
+    if not lines:
+        raise ServerError("there is no log: no server was started in this kernel", hint="%llama start")
+    Live(session.shell).line("\n".join(escape.plain(line) for line in lines))

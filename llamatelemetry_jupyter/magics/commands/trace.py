@@ -1,0 +1,40 @@
+"""``%llama trace``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ...errors import CommandError
+from ..parser import Parser
+
+if TYPE_CHECKING:
+    from ...session import Session
+    from ...values import SpanRow
+    from ...views.text import Trace
+
+
+def configure(parser: Parser) -> None:
+    """Which trace."""
+    parser.add_argument("trace", nargs="?", metavar="TRACE_ID", help="id or its beginning (the last trace)")
+
+
+def run(session: Session, args: argparse.Namespace) -> Trace:
+    """One trace as a tree with a waterfall."""
+    from ...views.text import Trace
+
+    return Trace(select(session, args.trace))
+
+
+def select(session: Session, trace_id: str | None) -> Sequence[SpanRow]:
+    """The rows of the trace whose id begins with ``trace_id``; of the last one when it is ``None``."""
+    if trace_id is None:
+        last = session.spans.rows(last=1)
+        return session.spans.rows(trace_id=last[-1].trace_id) if last else []
+    known = {row.trace_id for row in session.spans.rows()}
+    found = [one for one in known if one.startswith(trace_id.lower())]
+    if len(found) == 1:
+        return session.spans.rows(trace_id=found[0])
+    said = f"{len(found)} traces begin with" if found else "there is no trace"
+    raise CommandError(f"{said} {trace_id!r}", hint="%llama spans")

@@ -1,0 +1,33 @@
+"""Tab after ``%llama``: the same parsers that parse the line, plus the names of models."""
+
+from __future__ import annotations
+
+from .router import COMMANDS, parser
+
+_CHOICES_FROM_CATALOGUE = ("start", "chat")
+
+
+def complete(_shell: object, line: str, symbol: str) -> list[str]:
+    """Words that can stand where ``symbol`` is being typed in ``line``."""
+    magic, _, rest = line.lstrip().partition(" ")
+    words = rest.split()
+    before = words[:-1] if symbol and words and words[-1] == symbol else words
+    command = "chat" if magic == "%%llama" else (before[0] if before else None)
+    if command is None:
+        return [name for name in COMMANDS if name.startswith(symbol)]
+    if command not in COMMANDS:
+        return []
+    own = parser(command)
+    if before and before[-1] in ("-m", "--model"):
+        return _models(symbol)
+    if before and own.takes_value(before[-1]):
+        return []
+    if symbol.startswith("-") or command != "start":
+        return [option for option in own.options() if option.startswith(symbol)] if symbol.startswith("-") else []
+    return _models(symbol)
+
+
+def _models(symbol: str) -> list[str]:
+    from ..models.catalogue import names
+
+    return [name for name in names() if name.startswith(symbol)]

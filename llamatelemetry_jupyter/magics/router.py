@@ -1,0 +1,101 @@
+"""From the text after ``%llama`` to the command that it names."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Any
+
+from ..errors import CommandError
+from .extension import cells
+from .parser import Help, Parser, closest, split, split_prompt
+
+#: Subcommand → what it does; the module of the same name holds ``configure(parser)`` and ``run(...)``.
+COMMANDS = {
+    "start": "start the server with a model that fits",
+    "status": "what is running, where, and what it holds",
+    "stop": "stop the server",
+    "logs": "the last lines of the server's log",
+    "chat": "ask the model; %%llama does the same with the cell as prompt",
+    "spans": "the recorded spans as a table or a DataFrame",
+    "trace": "one trace as a tree and a waterfall",
+    "dashboard": "live memory, tokens, slots and spans",
+    "graph": "a trace as a graph: here, as files, or on Graphistry",
+}
+
+
+@cache
+def parser(name: str) -> Parser:
+    """The parser of subcommand ``name``."""
+    made = Parser(f"%llama {name}", COMMANDS[name] + ".")
+    module(name).configure(made)
+    return made
+
+
+def module(name: str) -> Any:
+    """The module of subcommand ``name``."""
+    return importlib.import_module(f"{__package__}.commands.{name}")
+
+
+def overview() -> str:
+    """The text of ``%llama --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  %llama {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["Run a GGUF model here and see what it does.", "", *lines, "", "%llama COMMAND --help tells more."]
+    )
+
+
+def run(shell: Any, line: str, cell: str | None) -> object:
+    """Run the command in ``line``; a cell's body is the prompt of ``chat``."""
+    from ..session import current
+
+    try:
+        name, rest = _command(line, cell)
+        command = module(name)
+        own = parser(name)
+        if getattr(command, "TAKES_PROMPT", False):
+            words, prompt = split_prompt(own, rest)
+            args = own.parse_args(words)
+            if cell is not None:
+                if prompt:
+                    raise CommandError(
+                        f"text after %%llama is not read: {prompt[:40]!r}",
+                        hint="put the prompt into the lines below %%llama",
+                    )
+                prompt = cell
+            args.prompt = prompt
+        else:
+            args = own.parse_args(split(rest))
+    except Help as asked:
+        print(asked)
+        return None
+    session = current()
+    session.shell = shell
+    session.cells = cells(shell)
+    return command.run(session, args)
+
+
+def _command(line: str, cell: str | None) -> tuple[str, str]:
+    first, _, rest = line.strip().partition(" ")
+    if first in ("-h", "--help", "help") and cell is None:
+        raise Help(overview() if not rest.strip() else parser(_known(rest.strip())).format_help())
+    if cell is not None:
+        if first in COMMANDS and first != "chat":
+            raise CommandError(f"%%llama asks the model; {first} is a line of its own", hint=f"%llama {first}")
+        return ("chat", rest) if first == "chat" else ("chat", line.strip())
+    if not first:
+        raise Help(overview())
+    return _known(first), rest
+
+
+def _known(name: str) -> str:
+    if name in COMMANDS:
+        return name
+    near = closest(name, list(COMMANDS))
+    if name.startswith("-"):
+        raise CommandError(f"%llama needs a command before {name}", hint=f"%llama chat {name} …")
+    raise CommandError(
+        f"unknown command {name!r}" + (f"; did you mean {near!r}?" if near else ""),
+        hint=f"%llama {near}" if near else "%llama --help",
+    )

@@ -1,0 +1,277 @@
+"""The snapshot: the one dict that widget, static picture, figures and report are drawn from.
+
+A pure function of spans and samples: it reads the two sources and asks nobody else. The dict is JSON as it stands (no
+NaN, strings capped) and stays under 200 kB whatever the sources hold, because it is synced to the browser and saved.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..values import DeviceSample, OwnerBytes, Samples, SampleSource, ServerHandle, ServerSeries, SpanRow, SpanSource
+from . import theme
+from .series import MAX_DEVICES, Series, columns, reduce, series_list
+
+VERSION = 1
+MAX_BYTES = 200_000
+MAX_SPANS = 200
+_SPAN_BYTES = 110_000
+_MAX_OWNERS = 12
+
+
+def snapshot(
+    spans: SpanSource,
+    samples: SampleSource,
+    now_ns: int,
+    width_px: int,
+    *,
+    handle: ServerHandle | None = None,
+    state: str | None = None,
+    window_s: float = 120.0,
+) -> dict[str, Any]:
+    """Everything that a picture of the last ``window_s`` seconds needs, ``width_px`` wide, as a JSON-safe dict.
+
+    ``handle`` and ``state`` are the server's as its manager knows them; without them the newest sample tells. Totals
+    are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's.
+    """
+    window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
+    latest = samples.latest()
+    chosen = newest_traces(spans)
+    series = series_list(window)
+    made: dict[str, Any] = {
+        "version": VERSION,
+        "now_ms": now_ns / 1e6,
+        "window_s": float(window_s),
+        "server": _server(handle, state, latest, chosen),
+        "totals": totals(spans),
+        "devices": [_device(s.row(-1)) for s in latest.devices[:MAX_DEVICES] if len(s.t_ns)],
+        "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
+        "points": {"t_ms": [], "values": [[] for _ in series]},
+        "spans": span_dicts(chosen),
+    }
+    room = MAX_BYTES - 2_000 - len(json.dumps(made))
+    made["points"] = _points(window, series, max(16, width_px // 2), room)
+    return made
+
+
+def totals(spans: SpanSource) -> dict[str, int]:
+    """Counts over all spans of the store: spans, traces, calls, errors, input and output tokens.
+
+    A call is a span of a GenAI operation; tokens are summed over calls alone, so that none is counted twice.
+    """
+    if (count := getattr(spans, "totals", None)) is not None:
+        return dict(count())
+    rows = spans.rows()
+    calls = [row for row in rows if theme.span_kind(row.name) == "chat"]
+    return {
+        "spans": len(rows),
+        "traces": len({row.trace_id for row in rows}),
+        "calls": len(calls),
+        "errors": sum(row.status == "error" for row in rows),
+        "input_tokens": sum(row.input_tokens or 0 for row in calls),
+        "output_tokens": sum(row.output_tokens or 0 for row in calls),
+    }
+
+
+def newest_traces(spans: SpanSource, limit: int = MAX_SPANS) -> list[SpanRow]:
+    """The newest whole traces with at most ``limit`` rows together, in order of their start.
+
+    A single trace that is larger gives its newest rows and all that they hang from.
+    """
+    rows = spans.rows(last=2 * limit)
+    traces: dict[str, list[SpanRow]] = {}
+    for row in reversed(rows):
+        traces.setdefault(row.trace_id, []).append(row)
+    kept: list[SpanRow] = []
+    for trace_id, found in traces.items():
+        # Rows come in order of their end: only a trace that began before the oldest row ended can lack rows here.
+        whole = len(rows) < 2 * limit or (
+            any(r.parent_id is None for r in found) and min(r.start_ns for r in found) > rows[0].end_ns
+        )
+        trace = found if whole else list(spans.rows(trace_id=trace_id))
+        if len(kept) + len(trace) > limit:
+            if not kept:
+                kept = _newest_rows(trace, limit)
+            break
+        kept += trace
+    return sorted(kept, key=lambda r: (r.start_ns, -r.end_ns))
+
+
+def depths(rows: Iterable[SpanRow]) -> dict[tuple[str, str], int]:
+    """``(trace_id, span_id)`` → how deep below its root; a span whose parent isn't among ``rows`` is a root."""
+    parent = {(r.trace_id, r.span_id): (r.trace_id, r.parent_id or "") for r in rows}
+    out: dict[tuple[str, str], int] = {}
+    for key in parent:
+        path = []
+        node = key
+        while node in parent and node not in out and len(path) <= len(parent):
+            path.append(node)
+            out[node] = 0  # ends a cycle of parents, which a broken exporter can bring
+            node = parent[node]
+        base = out[node] + 1 if node in parent and node not in path else 0
+        for depth, one in enumerate(reversed(path), start=base):
+            out[one] = depth
+    return out
+
+
+def span_dicts(rows: Sequence[SpanRow]) -> list[dict[str, Any]]:
+    """``rows`` in the snapshot's form; from the oldest on, traces are dropped until the list is small enough."""
+    depth = depths(rows)
+    made = [_span(row, depth[row.trace_id, row.span_id]) for row in rows]
+    sizes = [len(json.dumps(one)) + 2 for one in made]
+    total = sum(sizes)
+    while total > _SPAN_BYTES and made:
+        oldest = made[0]["trace_id"]
+        if made[-1]["trace_id"] == oldest and all(one["trace_id"] == oldest for one in made):
+            gone = {len(made) - 1}
+        else:
+            gone = {i for i, one in enumerate(made) if one["trace_id"] == oldest}
+        total -= sum(sizes[i] for i in gone)
+        made = [one for i, one in enumerate(made) if i not in gone]
+        sizes = [one for i, one in enumerate(sizes) if i not in gone]
+    return made
+
+
+def text(value: object, limit: int) -> str | None:
+    """``value`` with at most ``limit`` characters and, as JSON, about 2 × ``limit`` bytes; ``None`` stays."""
+    if value is None:
+        return None
+    shown = str(value)
+    shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    while len(json.dumps(shown)) > 2 * limit + 8:
+        shown = shown[: len(shown) * 3 // 4] + "…"
+    return shown
+
+
+def number(value: float | None) -> float | int | None:
+    """``value``, or ``None`` where JSON has no such number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _newest_rows(trace: Sequence[SpanRow], limit: int) -> list[SpanRow]:
+    by_id = {row.span_id: row for row in trace}
+    kept: dict[str, SpanRow] = {}
+    for row in sorted(trace, key=lambda r: -r.start_ns):
+        path: dict[str, SpanRow] = {}
+        node: SpanRow | None = row
+        while node is not None and node.span_id not in kept and node.span_id not in path:
+            path[node.span_id] = node
+            node = by_id.get(node.parent_id or "")
+        if len(kept) + len(path) <= limit:
+            kept |= path
+        if len(kept) == limit:
+            break
+    return list(kept.values())
+
+
+def _span(row: SpanRow, depth: int) -> dict[str, Any]:
+    return {
+        "trace_id": text(row.trace_id, 32),
+        "span_id": text(row.span_id, 16),
+        "parent_id": text(row.parent_id, 16),
+        "name": text(row.name, 80),
+        "kind": text(row.kind, 16),
+        "start_ms": row.start_ns / 1e6,
+        "end_ms": row.end_ns / 1e6,
+        "status": text(row.status, 8),
+        "error_type": text(row.error_type, 60),
+        "model": text(row.model, 60),
+        "server": text(row.server, 40),
+        "cell_id": text(row.cell_id, 40),
+        "input_tokens": row.input_tokens,
+        "output_tokens": row.output_tokens,
+        "cached_tokens": row.cached_tokens,
+        "ttft_s": number(row.ttft_s),
+        "decode_tokens_per_s": number(row.decode_tokens_per_s),
+        "energy_j": number(row.energy_j),
+        "peak_bytes": row.peak_bytes,
+        "depth": depth,
+    }
+
+
+def _server(
+    handle: ServerHandle | None, state: str | None, latest: Samples, rows: Sequence[SpanRow]
+) -> dict[str, Any] | None:
+    sampled: ServerSeries | None = None
+    for one in latest.servers:
+        if len(one.t_ns) and (handle is None or one.server == handle.name):
+            sampled = one
+            break
+    if handle is None and sampled is None:
+        return None
+    sample = sampled.row(-1) if sampled else None
+    name = handle.name if handle else sample.server if sample else ""
+    call = next((r for r in reversed(rows) if r.ttft_s is not None and r.server in (None, name)), None)
+    return {
+        "name": text(name, 60),
+        "state": state or (sample.state if sample else "ready"),
+        "model": text(handle.model.id if handle and handle.model else call.model if call else None, 120),
+        "engine": text((handle.engine or handle.backend) if handle else None, 80),
+        "url": text(handle.url if handle else None, 120),
+        "slots": (sample.slots if sample else None) or (handle.slots if handle else None),
+        "slots_busy": sample.slots_busy if sample else None,
+        "queued": sample.queued if sample else None,
+        "ctx_per_slot": handle.ctx_per_slot if handle else None,
+        "kv_tokens": sample.kv_tokens if sample else None,
+        "kv_capacity": sample.kv_capacity if sample else None,
+        "decode_tokens_per_s": number(call.decode_tokens_per_s) if call else None,
+        "ttft_s": number(call.ttft_s) if call else None,
+        "input_tokens_total": sample.input_tokens_total if sample else None,
+        "output_tokens_total": sample.output_tokens_total if sample else None,
+    }
+
+
+def _device(sample: DeviceSample) -> dict[str, Any]:
+    order = list(theme.OWNERS)
+    owners = sorted(sample.owners, key=lambda o: (order.index(o.owner), -o.bytes))
+    return {
+        "id": text(sample.device, 60),
+        "name": text("host memory" if sample.device == "host" else sample.device, 60),
+        "total_bytes": sample.total_bytes,
+        "used_bytes": sample.used_bytes,
+        "util": number(sample.util),
+        "power_w": number(sample.power_w),
+        "owners": [_owner(one) for one in _merged(owners)],
+    }
+
+
+def _merged(owners: Sequence[OwnerBytes]) -> list[OwnerBytes]:
+    """At most ``_MAX_OWNERS`` rows: where there are more, one per owner without naming processes."""
+    if len(owners) <= _MAX_OWNERS:
+        return list(owners)
+    sums: dict[str, OwnerBytes] = {}
+    for one in owners:
+        known = sums.get(one.owner)
+        filled = [x.filled_bytes for x in (known, one) if x and x.filled_bytes is not None]
+        total = one.bytes + (known.bytes if known else 0)
+        sums[one.owner] = OwnerBytes(
+            one.device, one.owner, total, sum(filled) if filled else None, source=known.source if known else one.source
+        )
+    return list(sums.values())
+
+
+def _owner(one: OwnerBytes) -> dict[str, Any]:
+    return {
+        "owner": one.owner,
+        "label": theme.OWNERS[one.owner]["label"],
+        "bytes": one.bytes,
+        "filled_bytes": one.filled_bytes,
+        "pid": one.pid,
+        "process": text(one.process, 40),
+        "source": one.source,
+    }
+
+
+def _points(window: Samples, series: Sequence[Series], wanted: int, room: int) -> Mapping[str, Any]:
+    t_ms, values = columns(window, series)
+    cell = 2 + sum(14 if one["unit"] == "B" else 8 for one in series) / max(1, len(series))
+    most = max(2, min(wanted, int(room / (18 + cell * len(series)))))
+    while True:
+        times, kept = reduce(t_ms, values, most)
+        points = {"t_ms": times, "values": kept}
+        if most <= 2 or len(json.dumps(points)) <= room:
+            return points
+        most = most * 3 // 4
