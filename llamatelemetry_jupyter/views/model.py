@@ -19,6 +19,7 @@ VERSION = 1
 MAX_BYTES = 200_000
 MAX_SPANS = 200
 _SPAN_BYTES = 110_000
+_SPAN_BYTES_BESIDE_MANY_SERIES = 55_000
 _MAX_OWNERS = 12
 
 
@@ -31,11 +32,13 @@ def snapshot(
     handle: ServerHandle | None = None,
     state: str | None = None,
     window_s: float = 120.0,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Everything that a picture of the last ``window_s`` seconds needs, ``width_px`` wide, as a JSON-safe dict.
 
     ``handle`` and ``state`` are the server's as its manager knows them; without them the newest sample tells. Totals
-    are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's.
+    are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's. ``names`` are
+    devices' product names (``Tesla T4``) where they are known.
     """
     window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
     latest = samples.latest()
@@ -47,10 +50,10 @@ def snapshot(
         "window_s": float(window_s),
         "server": _server(handle, state, latest, chosen),
         "totals": totals(spans),
-        "devices": [_device(s.row(-1)) for s in latest.devices[:MAX_DEVICES] if len(s.t_ns)],
+        "devices": _devices(latest, names or {}),
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
-        "spans": span_dicts(chosen),
+        "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
     }
     room = MAX_BYTES - 2_000 - len(json.dumps(made))
     made["points"] = _points(window, series, max(16, width_px // 2), room)
@@ -105,7 +108,7 @@ def depths(rows: Iterable[SpanRow]) -> dict[tuple[str, str], int]:
     parent = {(r.trace_id, r.span_id): (r.trace_id, r.parent_id or "") for r in rows}
     out: dict[tuple[str, str], int] = {}
     for key in parent:
-        path = []
+        path: list[tuple[str, str]] = []
         node = key
         while node in parent and node not in out and len(path) <= len(parent):
             path.append(node)
@@ -117,13 +120,13 @@ def depths(rows: Iterable[SpanRow]) -> dict[tuple[str, str], int]:
     return out
 
 
-def span_dicts(rows: Sequence[SpanRow]) -> list[dict[str, Any]]:
-    """``rows`` in the snapshot's form; from the oldest on, traces are dropped until the list is small enough."""
+def span_dicts(rows: Sequence[SpanRow], max_bytes: int = _SPAN_BYTES) -> list[dict[str, Any]]:
+    """``rows`` in the snapshot's form; from the oldest on, traces are dropped until their JSON fits ``max_bytes``."""
     depth = depths(rows)
     made = [_span(row, depth[row.trace_id, row.span_id]) for row in rows]
     sizes = [len(json.dumps(one)) + 2 for one in made]
     total = sum(sizes)
-    while total > _SPAN_BYTES and made:
+    while total > max_bytes and made:
         oldest = made[0]["trace_id"]
         if made[-1]["trace_id"] == oldest and all(one["trace_id"] == oldest for one in made):
             gone = {len(made) - 1}
@@ -224,12 +227,25 @@ def _server(
     }
 
 
-def _device(sample: DeviceSample) -> dict[str, Any]:
+def _devices(latest: Samples, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    made = []
+    gpus = 0
+    for one in latest.devices[:MAX_DEVICES]:
+        if not len(one.t_ns):
+            continue
+        label = "host memory" if one.device == "host" else f"GPU {gpus}"
+        gpus += one.device != "host"
+        name = f"{label} · {names[one.device]}" if one.device in names and one.device != "host" else label
+        made.append(_device(one.row(-1), name))
+    return made
+
+
+def _device(sample: DeviceSample, name: str) -> dict[str, Any]:
     order = list(theme.OWNERS)
     owners = sorted(sample.owners, key=lambda o: (order.index(o.owner), -o.bytes))
     return {
         "id": text(sample.device, 60),
-        "name": text("host memory" if sample.device == "host" else sample.device, 60),
+        "name": text(name, 60),
         "total_bytes": sample.total_bytes,
         "used_bytes": sample.used_bytes,
         "util": number(sample.util),

@@ -70,15 +70,14 @@ def series_list(samples: Samples) -> list[Series]:
                 }
             )
     for device in samples.devices[:MAX_DEVICES]:
-        if any(v is not None for v in device.util):
-            made.append({"id": f"util/{device.device}", "group": "util", "device": device.device} | _UTIL)  # type: ignore[typeddict-item]
-        if any(v is not None for v in device.power_w):
-            made.append({"id": f"power/{device.device}", "group": "power", "device": device.device} | _POWER)  # type: ignore[typeddict-item]
+        for group, label, unit, values in (
+            ("util", "GPU busy", "1", device.util),
+            ("power", "power", "W", device.power_w),
+        ):
+            if any(v is not None for v in values):
+                name = f"{group}/{device.device}"
+                made.append({"id": name, "group": group, "device": device.device, "label": label, "unit": unit})
     return made
-
-
-_UTIL = {"label": "GPU busy", "unit": "1"}
-_POWER = {"label": "power", "unit": "W"}
 
 
 def columns(samples: Samples, series: Sequence[Series]) -> tuple[list[float], list[list[Value]]]:

@@ -1,0 +1,165 @@
+"""The snapshot: what it holds, that it is JSON, and that it stays small whatever the sources hold."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
+
+from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample
+from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, snapshot
+from llamatelemetry_jupyter.views.series import columns, rates, reduce, series_list
+
+pytestmark = pytest.mark.floor
+
+
+def size(made: dict) -> int:
+    return len(json.dumps(made, allow_nan=False))
+
+
+def test_a_session_at_a_glance():
+    made = snapshot(**session())
+    assert made["totals"] == {
+        "spans": 19,
+        "traces": 3,
+        "calls": 4,
+        "errors": 0,
+        "input_tokens": 4 * 34,
+        "output_tokens": 4 * 96,
+    }
+    assert made["server"]["model"] == "smollm2-135m"
+    assert made["server"]["ttft_s"] == 0.15
+    assert made["server"]["decode_tokens_per_s"] == pytest.approx(95 / 3)
+    assert [s["depth"] for s in made["spans"][:5]] == [0, 1, 2, 2, 2]
+    assert [d["id"] for d in made["devices"]] == ["host"]
+    assert all(len(column) == len(made["points"]["t_ms"]) for column in made["points"]["values"])
+    assert size(made) < MAX_BYTES
+    assert "secret-key" not in json.dumps(made)
+    assert "/home/someone" not in json.dumps(made)
+
+
+def test_nothing_yet():
+    made = snapshot(Spans([]), Memory(), T0, 900)
+    assert made["server"] is None
+    assert made["spans"] == made["devices"] == made["series"] == []
+    assert made["points"] == {"t_ms": [], "values": []}
+
+
+def test_ids_of_series_follow_the_devices_and_servers():
+    ids = [s["id"] for s in snapshot(**session())["series"]]
+    assert ids == [
+        "mem/host/weights",
+        "mem/host/kv",
+        "mem/host/compute",
+        "mem/host/context",
+        "mem/host/kernel",
+        "mem/host/other",
+        "mem/host/free",
+        "tok/default/decode",
+        "tok/default/input",
+        "slots/default/busy",
+        "slots/default/queued",
+        "kv/default",
+    ]
+
+
+def test_rates_come_from_counters_and_survive_a_restart():
+    second = 10**9
+    assert rates([0, second, 3 * second], [10, 30, 40]) == [None, 20.0, 5.0]
+    assert rates([0, second, 2 * second], [100, 0, 8]) == [None, 0.0, 8.0], "a restarted server counts from 0"
+    assert rates([0, second, 2 * second], [5, None, 9]) == [None, None, 2.0], "over the time between two readings"
+    assert rates([0, 0], [5, 9]) == [None, None]
+
+
+def test_samples_of_one_round_share_a_time_and_a_silence_is_a_gap():
+    step = 500_000_000
+    devices = [DeviceSample(T0 + n * step, "host", 1, 2) for n in range(20)]
+    servers = [
+        ServerSample(T0 + n * step + 3_000_000, "a", "ready", slots_busy=n) for n in range(20) if not 5 <= n < 15
+    ]
+    samples = Samples.of(devices, servers)
+    series = series_list(samples)
+    t_ms, values = columns(samples, series)
+    busy = values[[s["id"] for s in series].index("slots/a/busy")]
+    assert len(t_ms) == 20
+    assert busy[:6] == [0, 1, 2, 3, 4, 4]
+    assert busy[8:15] == [None] * 7
+    assert busy[15:] == [15, 16, 17, 18, 19]
+
+
+def test_reduction_keeps_every_columns_extremes():
+    spike = [0.0] * 1000
+    spike[333], spike[700] = 9.0, -9.0
+    t_ms, (column, other) = reduce([float(n) for n in range(1000)], [spike, [None] * 1000], 100)
+    assert len(t_ms) == len(column) == 100
+    assert max(column) == 9.0
+    assert min(column) == -9.0
+    assert set(other) == {None}
+    assert t_ms == sorted(t_ms)
+
+
+def test_whole_traces_newest_first():
+    rows = [row for n in range(1, 80) for row in trace(n, n * 4)]
+    made = snapshot(Spans(rows), Memory(), T0 + 400 * 10**9, 900)["spans"]
+    assert len(made) == 200
+    assert {s["trace_id"] for s in made} == {f"{n:032x}" for n in range(40, 80)}
+    assert made == sorted(made, key=lambda s: s["start_ms"])
+
+
+def test_a_trace_larger_than_the_limit_keeps_its_root_and_its_newest_calls():
+    made = snapshot(Spans(trace(1, 0, calls=100, decode_s=0.1)), Memory(), T0 + 60 * 10**9, 900)["spans"]
+    assert 190 <= len(made) <= 200
+    assert made[0]["name"] == "notebook cell"
+    ids = {s["span_id"] for s in made}
+    assert all(s["parent_id"] in ids for s in made[1:])
+
+
+def test_parents_that_are_missing_or_circular_do_no_harm():
+    rows = trace(1, 0)
+    assert set(depths(rows[1:]).values()) == {0, 1}
+    loop = [replace(rows[0], parent_id=rows[1].span_id), *rows[1:]]
+    assert len(depths(loop)) == len(rows)
+
+
+def test_a_hundred_thousand_spans_and_sixteen_gpus_fit():
+    rows = [row for n in range(1, 20_001) for row in trace(n, n * 3)]
+    devices = [s for g in range(16) for s in host(120, device=f"GPU-{g:08x}-0000-0000-0000-000000000000")]
+    made = snapshot(
+        Spans(rows),
+        Memory(devices, server(120)),
+        T0 + 120 * 10**9,
+        1200,
+        handle=handle(),
+        names={devices[0].device: "Tesla T4"},
+    )
+    assert size(made) < MAX_BYTES
+    assert made["totals"]["spans"] == 100_000
+    assert len(made["devices"]) == 16
+    assert made["devices"][0]["name"] == "GPU 0 · Tesla T4"
+    assert len(made["points"]["t_ms"]) >= 40
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_text_stays_small(word):
+    rows = hostile([row for n in range(1, 60) for row in trace(n, n * 2)], word)
+    devices = [
+        DeviceSample(T0, "host", 1, 2, owners=tuple(OwnerBytes("host", "other", 1, process=word) for _ in range(50)))
+    ]
+    made = snapshot(Spans(rows), Memory(devices), T0, 900, handle=handle(word))
+    assert size(made) < MAX_BYTES
+    assert len(made["spans"]) > 50
+
+
+def test_no_number_that_json_lacks():
+    rows = [replace(r, ttft_s=math.nan, decode_tokens_per_s=math.inf, energy_j=-math.inf) for r in trace(1, 0)]
+    devices = [replace(s, util=math.nan, power_w=math.inf) for s in host(10, device="GPU-1")]
+    made = snapshot(Spans(rows), Memory(devices), T0 + 10 * 10**9, 900)
+    assert size(made) > 0
+    assert made["spans"][0]["ttft_s"] is None
+
+
+def test_used_memory_is_shown_when_nothing_could_be_attributed():
+    made = snapshot(Spans([]), Memory([DeviceSample(T0, "GPU-1", 5 * MIB, 9 * MIB)]), T0, 900)
+    assert made["series"][0]["id"] == "mem/GPU-1/unknown"
+    assert made["points"]["values"] == [[5 * MIB]]
