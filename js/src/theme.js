@@ -5,45 +5,74 @@
  * A pattern goes with every colour: an owner is recognised without seeing colours.
  */
 
-/** @typedef {{ label: string, light: string, dark: string, pattern: Pattern }} Look */
-/** @typedef {"solid" | "diagonal" | "dots" | "horizontal" | "cross" | "back" | "vertical" | "sparse" | "none"} Pattern */
+/** @typedef {{ label: string, light: string, dark: string, pattern: string }} OwnerLook */
+/** @typedef {{ label: string, light: string, dark: string, shape: string }} SpanLook */
+/** @typedef {{ light: string, dark: string, pattern?: string }} Look */
 
-/** In stacking order, bottom first. @type {Record<string, Look>} */
+/** Tiles of 8 × 8 px: these lines and dots in the page's colour over the owner's colour. @type {Record<string, string>} */
+export const PATTERNS = {
+  solid: "",
+  diagonal: "M-2 2L2 -2M0 8L8 0M6 10L10 6",
+  antidiagonal: "M-2 6L2 10M0 0L8 8M6 -2L10 2",
+  horizontal: "M0 4H8",
+  vertical: "M4 0V8",
+  grid: "M0 4H8M4 0V8",
+  cross: "M0 0L8 8M8 0L0 8",
+  dots: "M2 2h1M6 6h1",
+  sparse: "M4 4h1",
+};
+
+/** In stacking order, bottom first. @type {Record<string, OwnerLook>} */
 export const OWNERS = {
-  weights: { label: "Weights", light: "#3d6fb4", dark: "#5b8fd6", pattern: "solid" },
-  kv: { label: "KV cache", light: "#d9822b", dark: "#e39a4a", pattern: "diagonal" },
-  compute: { label: "Compute buffers", light: "#3f9385", dark: "#57b3a3", pattern: "dots" },
-  output: { label: "Output buffer", light: "#b0578f", dark: "#cc7bae", pattern: "horizontal" },
-  context: { label: "Engine context", light: "#7b6bb5", dark: "#9a8bd4", pattern: "cross" },
-  kernel: { label: "This kernel", light: "#6a9440", dark: "#8bb85e", pattern: "back" },
-  other: { label: "Other processes", light: "#8a8f98", dark: "#7d838d", pattern: "sparse" },
-  unknown: { label: "Unattributed", light: "#b9a06a", dark: "#a8935f", pattern: "vertical" },
-  free: { label: "Free", light: "#e9ebee", dark: "#2c2f34", pattern: "none" },
+  weights: { label: "weights", light: "#0072b2", dark: "#56b4e9", pattern: "solid" },
+  kv: { label: "KV cache", light: "#c44e00", dark: "#ee7a30", pattern: "diagonal" },
+  compute: { label: "compute buffers", light: "#00866a", dark: "#2fc39a", pattern: "dots" },
+  output: { label: "output buffer", light: "#b5629a", dark: "#e08fbf", pattern: "cross" },
+  context: { label: "engine itself", light: "#5b6fc0", dark: "#93a3ee", pattern: "horizontal" },
+  kernel: { label: "this kernel", light: "#8f7000", dark: "#e6b422", pattern: "vertical" },
+  other: { label: "other processes", light: "#6e6e6e", dark: "#a8a8a8", pattern: "grid" },
+  unknown: { label: "not attributed", light: "#83807b", dark: "#8f8c87", pattern: "antidiagonal" },
+  free: { label: "free", light: "#8c8c8c", dark: "#7d7d7d", pattern: "sparse" },
 };
 
-/** Kinds of spans, by the first word of their name. @type {Record<string, Look>} */
+/** @type {Record<string, SpanLook>} */
 export const SPANS = {
-  cell: { label: "cell", light: "#8a8f98", dark: "#8d939c", pattern: "solid" },
-  chat: { label: "call", light: "#3d6fb4", dark: "#5b8fd6", pattern: "solid" },
-  queue: { label: "queue", light: "#b9a06a", dark: "#a8935f", pattern: "vertical" },
-  prefill: { label: "prefill", light: "#d9822b", dark: "#e39a4a", pattern: "diagonal" },
-  decode: { label: "decode", light: "#3f9385", dark: "#57b3a3", pattern: "dots" },
-  other: { label: "span", light: "#7b6bb5", dark: "#9a8bd4", pattern: "horizontal" },
+  cell: { label: "cell", light: "#5f6b76", dark: "#9aa7b3", shape: "square" },
+  chat: { label: "request", light: "#0072b2", dark: "#56b4e9", shape: "circle" },
+  queue: { label: "queue", light: "#8f7000", dark: "#e6b422", shape: "triangle" },
+  prefill: { label: "prefill", light: "#b5629a", dark: "#e08fbf", shape: "diamond" },
+  decode: { label: "decode", light: "#00866a", dark: "#2fc39a", shape: "hexagon" },
+  error: { label: "error", light: "#c62f1d", dark: "#ff7a66", shape: "cross" },
+  other: { label: "other span", light: "#6e6e6e", dark: "#a8a8a8", shape: "circle" },
 };
 
-/** Lines of the rate panels. @type {Record<string, Look & { dash: number[] }>} */
-export const LINES = {
-  decode: { label: "output", light: "#3f9385", dark: "#57b3a3", pattern: "solid", dash: [] },
-  input: { label: "input", light: "#d9822b", dark: "#e39a4a", pattern: "solid", dash: [5, 3] },
-  busy: { label: "busy", light: "#3d6fb4", dark: "#5b8fd6", pattern: "solid", dash: [] },
-  queued: { label: "queued", light: "#b0578f", dark: "#cc7bae", pattern: "solid", dash: [2, 3] },
+/** A sign beside each state's word, so that colour is not needed. @type {Record<string, string>} */
+export const STATES = {
+  starting: "\u25cc",
+  loading: "\u25cc",
+  ready: "\u25cf",
+  generating: "\u25b6",
+  sleeping: "\u25d1",
+  crashed: "\u2715",
+  stopped: "\u25a0",
+  unreachable: "?",
 };
 
-/** @param {string} name @returns {string} Key of SPANS. */
+const PHASES = new Set(["queue", "prefill", "decode"]);
+const OPERATIONS = new Set(["chat", "text_completion", "generate_content", "embeddings", "rerank"]);
+
+/**
+ * The kind of a span by its name: `notebook cell` → cell, `chat smollm2` → chat, `decode` → decode.
+ *
+ * @param {string} name
+ * @returns {string} Key of SPANS.
+ */
 export function spanKind(name) {
-  const word = name.split(/[\s.:[]/, 1)[0] ?? "";
-  if (word in SPANS && word !== "other") return word;
-  return word === "text_completion" || word === "embeddings" ? "chat" : "other";
+  const at = name.indexOf(" ");
+  const first = at < 0 ? name : name.slice(0, at);
+  if (OPERATIONS.has(first)) return "chat";
+  if (first === "cell" || (first === "notebook" && name.slice(at + 1).startsWith("cell"))) return "cell";
+  return PHASES.has(name) ? name : "other";
 }
 
 export class Theme {
@@ -129,69 +158,33 @@ export class Theme {
     const key = `${this.color(look)} ${look.pattern} ${devicePixelRatio}`;
     const known = this.#fills.get(key);
     if (known) return known;
-    const made = pattern(look.pattern, this.color(look), this.dark);
+    const made = tile(PATTERNS[look.pattern ?? "solid"] ?? "", this.color(look), this.ground);
     this.#fills.set(key, made);
     return made;
   }
 }
 
 /**
- * @param {Pattern} kind
+ * @param {string} path
  * @param {string} color
- * @param {boolean} dark
+ * @param {string} ground
  * @returns {CanvasPattern | string}
  */
-function pattern(kind, color, dark) {
-  if (kind === "solid" || kind === "none") return color;
+function tile(path, color, ground) {
+  if (path === "") return color;
   const ratio = Math.max(1, Math.round(devicePixelRatio));
-  const size = 8;
-  const tile = document.createElement("canvas");
-  tile.width = tile.height = size * ratio;
-  const ctx = tile.getContext("2d");
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = 8 * ratio;
+  const ctx = canvas.getContext("2d");
   if (!ctx) return color;
   ctx.scale(ratio, ratio);
   ctx.fillStyle = color;
-  ctx.fillRect(0, 0, size, size);
-  ctx.strokeStyle = ctx.fillStyle = dark ? "rgba(0,0,0,.38)" : "rgba(255,255,255,.5)";
-  ctx.lineWidth = 1.6;
-  /** @type {Record<string, number[][]>} Lines as [x0, y0, x1, y1]; drawn past the tile's edge so that they join. */
-  const lines = {
-    diagonal: [
-      [-2, 10, 10, -2],
-      [-2, 2, 2, -2],
-      [6, 10, 10, 6],
-    ],
-    back: [
-      [-2, -2, 10, 10],
-      [6, -2, 10, 2],
-      [-2, 6, 2, 10],
-    ],
-    horizontal: [[0, 4, 8, 4]],
-    vertical: [[4, 0, 4, 8]],
-    cross: [
-      [-2, 10, 10, -2],
-      [-2, -2, 10, 10],
-    ],
-    sparse: [[-2, 10, 10, -2]],
-  };
-  ctx.beginPath();
-  for (const [x0 = 0, y0 = 0, x1 = 0, y1 = 0] of lines[kind] ?? []) {
-    ctx.moveTo(x0, y0);
-    ctx.lineTo(x1, y1);
-  }
-  if (kind === "sparse") ctx.lineWidth = 0.8;
-  ctx.stroke();
-  if (kind === "dots") {
-    for (const [x, y] of /** @type {const} */ ([
-      [2, 2],
-      [6, 6],
-    ])) {
-      ctx.beginPath();
-      ctx.arc(x, y, 1.2, 0, 7);
-      ctx.fill();
-    }
-  }
-  return ctx.createPattern(tile, "repeat") ?? color;
+  ctx.fillRect(0, 0, 8, 8);
+  ctx.globalAlpha = 0.6;
+  ctx.strokeStyle = ground;
+  ctx.lineWidth = 1.2;
+  ctx.stroke(new Path2D(path));
+  return ctx.createPattern(canvas, "repeat") ?? color;
 }
 
 /**

@@ -1,7 +1,7 @@
 """The host's memory: how much there is, how much is available, and what each process of ours holds.
 
 Inside a container the limit of its control group counts where it is lower than the machine's memory. Files of /proc
-stay open: a read costs 2 µs instead of 9, and an open /proc/<pid>/statm never passes to a process that gets the same pid.
+stay open: a read costs 2 µs instead of 9, and an open /proc/<pid>/statm never becomes that of the pid's next owner.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def decode(body: bytes) -> DeviceSample | ServerSample:
         owners.append(
             OwnerBytes(name, OWNERS[owner], size, _back(filled), _back(pid), _name(process) or None, _SOURCES[source])
         )
-    values = [None if v != v else v for v in floats]  # noqa: PLR0124 (NaN)
-    return DeviceSample(t_ns, name, _back(used), _back(total), *values, owners=tuple(owners))
+    util, mem_util, power_w, energy_j, temp_c = (None if math.isnan(v) else v for v in floats)
+    return DeviceSample(t_ns, name, _back(used), _back(total), util, mem_util, power_w, energy_j, temp_c, tuple(owners))
 
 
 def _owner(entry: OwnerBytes) -> bytes:

@@ -17,6 +17,7 @@ Record ``n`` (counted from 0) lies in slot ``n % capacity`` with sequence ``n + 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -112,7 +113,8 @@ class RingWriter:
     """The writing end; makes the file (0600) or goes on in the one that is there. Safe from several threads.
 
     A file that is not a ring of this shape is replaced, never overwritten in place: a reader may still map it.
-    Raises ``OSError`` when the file's space cannot be reserved, so that a full disk cannot kill the writer later.
+    Raises ``OSError`` when the file's space cannot be reserved, so that a full disk cannot kill the writer later, and
+    :class:`RingError` while another writer lives.
     """
 
     def __init__(
@@ -121,6 +123,12 @@ class RingWriter:
         self.path = path
         self._lock = threading.Lock()
         self._map = self._adopt(path, slot_bytes, capacity) or self._create(path, slot_bytes, capacity, hz)
+        self._locked = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._locked)
+            raise RingError(f"another sampler (process {self._map.words[_PID]}) writes {path}") from None
         self._map.words[_PID] = os.getpid()
         self._map.floats[_START] = start
         self.beat()
@@ -156,6 +164,10 @@ class RingWriter:
         made.floats[_HZ] = hz
         fresh.replace(path)
         return made
+
+    def close(self) -> None:
+        """Let another writer go on with this ring."""
+        os.close(self._locked)
 
     @property
     def wanted_hz(self) -> float:

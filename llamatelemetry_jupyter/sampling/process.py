@@ -1,0 +1,101 @@
+"""Starts the sampler beside this kernel and hands out what it wrote."""
+
+from __future__ import annotations
+
+import os
+import site
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from .. import environment
+from .ring import RingReader
+
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+class SamplerProcess:
+    """The sampler of this kernel. Safe from any thread; nothing runs before :meth:`start`.
+
+    ``source`` can be read at any time: before the start it is empty, after the sampler's death it still has the past.
+    """
+
+    def __init__(self, *, hz: float = 2.0, stem: str | None = None) -> None:
+        folder = environment.runtime_dir()
+        self.stem = stem or environment.kernel_key()
+        self.log_path = folder / f"{self.stem}.sampler.log"
+        self.source = RingReader(folder / f"{self.stem}.ring")
+        self._folder = folder
+        self._hz = hz
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the sampler runs."""
+        process = self._process
+        return process is not None and process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """The sampler's process id while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Start the sampler, or start it again when it died; does nothing while it runs. Returns at once."""
+        with self._lock:
+            if self.alive:
+                return
+            pid, _, start = self.stem.partition("-")
+            options = ("--parent", f"{pid}:{start}", "--hz", f"{self._hz:g}")
+            log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable or "python3", "-m", "llamatelemetry_jupyter.sampling", *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    # -m puts the current folder on the path: a folder that holds no code but rings and logs.
+                    cwd=self._folder,
+                    env=_environ(self._folder),
+                )
+            finally:
+                os.close(log)
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """End the sampler; its ring stays readable."""
+        with self._lock:
+            process, self._process = self._process, None
+            if process is None:
+                return
+            process.terminate()
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def set_rate(self, hz: float) -> None:
+        """Ask for ``hz`` samples per second (1..10) from the next reading on, also after a restart."""
+        self._hz = hz
+        deadline = time.monotonic() + 2.0
+        # The sampler needs a moment to make its ring; before that it has no place to read the wish from.
+        while self.alive and self.source.writer is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.source.set_wanted_hz(hz)
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    environ = dict(os.environ)
+    environ["PYTHONSAFEPATH"] = "1"
+    environ["LLAMATELEMETRY_RUNTIME_DIR"] = str(folder.resolve())
+    installed = {Path(p).resolve() for p in (*site.getsitepackages(), site.getusersitepackages())}
+    if _PACKAGE_ROOT not in installed:
+        # A checkout, or a folder that the notebook put on sys.path: the child must run this very package.
+        kept = environ.get("PYTHONPATH")
+        environ["PYTHONPATH"] = f"{_PACKAGE_ROOT}{os.pathsep}{kept}" if kept else str(_PACKAGE_ROOT)
+    return environ
