@@ -30,7 +30,9 @@ def find_runtime(explicit: str | Path | None = None) -> Runtime:
     if named and str(named) != "xllamacpp":
         found = shutil.which(Path(named).expanduser())
         if found is None:
-            raise EngineError(f"{named} is not a program that can be run", hint="%llama start --engine /path/to/llama-server")
+            raise EngineError(
+                f"{named} is not a program that can be run", hint="%llama start --engine /path/to/llama-server"
+            )
         return _binary(found)
     if not named and (on_path := shutil.which("llama-server")):
         return _binary(on_path)
@@ -56,7 +58,9 @@ def _features(path: str, _changed_ns: int) -> frozenset[str]:
     try:
         done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"{path} --help does not run: {error}", hint="%llama start --engine /path/to/llama-server") from error
+        raise EngineError(
+            f"{path} --help does not run: {error}", hint="%llama start --engine /path/to/llama-server"
+        ) from error
     features = frozenset(re.findall(r"--[a-z][a-z0-9-]+", done.stdout + done.stderr))
     if "--port" not in features:
         last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]

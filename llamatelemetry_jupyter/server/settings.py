@@ -48,7 +48,9 @@ class ServerSettings:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 flag = "--" + name.replace("_", "-")
-                raise CommandError(f"{flag} must be from {low} to {high}, not {value}", hint=f"%llama start {flag} {low or 1}")
+                raise CommandError(
+                    f"{flag} must be from {low} to {high}, not {value}", hint=f"%llama start {flag} {low or 1}"
+                )
         if self.host not in ("127.0.0.1", "::1", "localhost"):
             raise CommandError(f"the server listens on this machine only, not on {self.host}", hint="leave --host out")
 
