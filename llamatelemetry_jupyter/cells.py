@@ -94,7 +94,7 @@ class CellHooks:
         from opentelemetry import context
 
         # Not detach: an async cell's token was made in another context, which OpenTelemetry logs as an error.
-        context.attach(cell.before or context.get_current())
+        context.attach(context.get_current() if cell.before is None else cell.before)
         processor = self._telemetry.processor if self._telemetry else None
         if processor is None or cell.trace_id not in processor.used:
             if processor is not None:

@@ -122,7 +122,7 @@ class Session:
         return handle
 
     def engine(self, model: str | None = None) -> InferenceEngine:
-        """An engine on the running server; raises ServerError when none runs and CommandError when it has no ``model``."""
+        """An engine on the running server; raises ServerError when none runs, CommandError when it has no ``model``."""
         from .inference.engine import InferenceEngine
 
         handle = self.handle
@@ -168,7 +168,7 @@ class Session:
         """Stop the server, the sampler and the views; detach from tracing; write what is not yet written."""
         global _current  # noqa: PLW0603 (one session per process)
         self.refresh()
-        for name, method in (("manager", "stop"), ("telemetry", "detach"), ("spans", "close"), ("sampler", "stop")):
+        for name, method in (("manager", "stop"), ("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()
         self._on_refresh.clear()

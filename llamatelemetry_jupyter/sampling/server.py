@@ -85,7 +85,7 @@ class ServerProbe:
             self._slots = self._decodes = None
             # 503 is llama.cpp's "Loading model"; 401 and others: it lives but does not talk to us.
             sample = self._sample("loading" if refused.status == 503 else "unreachable")
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError):
             self.close()
             self._slots = self._decodes = None
             sample = self._sample("crashed" if self._process_is_gone() else "unreachable")

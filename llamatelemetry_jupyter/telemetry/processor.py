@@ -48,7 +48,8 @@ class RowProcessor(SpanProcessor):
             found = cls()
             provider.add_span_processor(found)
             setattr(provider, _ATTRIBUTE, found)
-        return found  # type: ignore[no-any-return]
+        processor: RowProcessor = found
+        return processor
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 (the SDK's signature)
         """Note that a running cell's trace has a span."""

@@ -113,9 +113,9 @@ class SpanStore:
             frame[name] = frame[name].astype("Int64")
         return frame
 
-    def totals(self) -> Totals:
-        """Counts over all rows that this session has seen."""
-        return self._totals
+    def totals(self) -> dict[str, int]:
+        """Counts over all rows that this session has seen: the fields of :class:`Totals`."""
+        return dataclasses.asdict(self._totals)
 
     def subscribe(self, fn: Callable[[], None]) -> Callable[[], None]:
         """Call ``fn`` (on any thread) after new rows; returns the function that ends it."""
@@ -211,7 +211,7 @@ def _read(path: Path) -> list[SpanRow]:
         names = ", ".join(_COLUMNS)
         found = connection.execute(
             f"select {names} from (select *, rowid from spans order by rowid desc limit {_IN_MEMORY}) order by rowid"
-        )  # noqa: S608 (names are ours)
+        )
         return [
             SpanRow(**{**dict(zip(_COLUMNS, one, strict=True)), "attributes": json.loads(one[-1])}) for one in found
         ]

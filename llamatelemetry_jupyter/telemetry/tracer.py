@@ -166,8 +166,8 @@ def _gaps(gaps_s: Sequence[float]) -> dict[str, float]:
     if not gaps_s:
         return {}
     ordered = sorted(gaps_s)
-    at = lambda share: ordered[min(len(ordered) - 1, int(share * len(ordered)))]  # noqa: E731
-    return {"p50_s": at(0.5), "p95_s": at(0.95), "max_s": ordered[-1]}
+    last = len(ordered) - 1
+    return {"p50_s": ordered[round(0.5 * last)], "p95_s": ordered[round(0.95 * last)], "max_s": ordered[last]}
 
 
 def _captures() -> bool:

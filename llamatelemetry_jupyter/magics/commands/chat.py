@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import escape
-from ...errors import CommandError, ServerError
+from ...errors import CommandError, RequestError, ServerError
 from ...values import Answer, TokenEvent
 from ..output import Live, mark_streamed
 from ..parser import Parser
@@ -69,7 +69,7 @@ def run(session: Session, args: argparse.Namespace) -> Answer:
             raise
         _keep(session, view, engine.last, args.out)
         raise Interrupted from interrupt
-    except ServerError:
+    except (ServerError, RequestError):
         # The engine died in mid-answer: what had arrived stays on screen and in the variable.
         if engine.last is not None and view.started:
             _keep(session, view, engine.last, args.out)
