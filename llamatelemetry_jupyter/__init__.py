@@ -22,7 +22,7 @@ _EXPORTS = {
     "ServerManager": "server.process",
     "ServerSettings": "server.settings",
     "Session": "session",
-    "session": "session",
+    "current_session": "session",
 }
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *_EXPORTS]  # noqa: PLE0604 (the keys are strings)
 
@@ -30,8 +30,7 @@ __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{_EXPORTS[name]}", __name__)
-    return getattr(module, "current" if name == "session" else name)
+    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

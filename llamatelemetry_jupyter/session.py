@@ -177,7 +177,7 @@ class Session:
                 _current = None
 
 
-def current() -> Session:
+def current_session() -> Session:
     """The session of this process; made at the first call, and anew in a forked child."""
     global _current  # noqa: PLW0603 (one session per process)
     with _lock:

@@ -48,7 +48,7 @@ def overview() -> str:
 
 def run(shell: Any, line: str, cell: str | None) -> object:
     """Run the command in ``line``; a cell's body is the prompt of ``chat``."""
-    from ..session import current
+    from ..session import current_session
 
     try:
         name, rest = _command(line, cell)
@@ -70,7 +70,7 @@ def run(shell: Any, line: str, cell: str | None) -> object:
     except Help as asked:
         print(asked)
         return None
-    session = current()
+    session = current_session()
     session.shell = shell
     session.cells = cells(shell)
     return command.run(session, args)

@@ -82,7 +82,7 @@ def test_a_notebook_from_start_to_stop(ipython):
         "print(type(answer).__name__, answer.output_tokens, answer.finish_reason, answer is _llama)",
         "%llama chat -n 3 {{topik}}",
         "x = 1",
-        "import llamatelemetry_jupyter as lt\ns = lt.session()\nprint(sorted(r.name for r in s.spans.rows()))\nprint(len({r.trace_id for r in s.spans.rows()}), s.spans.totals())",
+        "import llamatelemetry_jupyter as lt\ns = lt.current_session()\nprint(sorted(r.name for r in s.spans.rows()))\nprint(len({r.trace_id for r in s.spans.rows()}), s.spans.totals())",
         "print([r.model for r in s.spans.rows() if r.parent_id and r.name.startswith('chat')])",
         "%llama chat -m other hi",
         "%llama stop",
