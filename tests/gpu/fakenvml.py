@@ -9,19 +9,19 @@ class NVMLError(Exception):
     pass
 
 
-class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801
+class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801, N818 (pynvml's names)
     pass
 
 
-class NVMLError_NotSupported(NVMLError):  # noqa: N801
+class NVMLError_NotSupported(NVMLError):  # noqa: N801, N818 (pynvml's names)
     pass
 
 
-class NVMLError_FunctionNotFound(NVMLError):  # noqa: N801
+class NVMLError_FunctionNotFound(NVMLError):  # noqa: N801, N818 (pynvml's names)
     pass
 
 
-class NVMLError_GpuIsLost(NVMLError):  # noqa: N801
+class NVMLError_GpuIsLost(NVMLError):  # noqa: N801, N818 (pynvml's names)
     pass
 
 
@@ -32,7 +32,7 @@ class FakeNvml:
     NVMLError_NotSupported = NVMLError_NotSupported
     NVMLError_FunctionNotFound = NVMLError_FunctionNotFound
     NVMLError_GpuIsLost = NVMLError_GpuIsLost
-    nvmlMemory_v2 = 0x2000028
+    nvmlMemory_v2 = 0x2000028  # noqa: N815
 
     def __init__(self, gpus=1, *, driver=True, mig=()):
         self.gpus, self.driver, self.mig = gpus, driver, mig

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
+from fakenvml import FakeNvml, NVMLError_FunctionNotFound, NVMLError_GpuIsLost, NVMLError_NotSupported
 
 from llamatelemetry_jupyter.gpu.nvml import Nvml, Reading
 from llamatelemetry_jupyter.gpu.owners import ProcessBytes
-
-from fakenvml import FakeNvml, NVMLError_FunctionNotFound, NVMLError_GpuIsLost, NVMLError_NotSupported
 
 
 @pytest.mark.floor

@@ -145,7 +145,7 @@ def test_it_imports_nothing_heavy():
         "heavy = {'numpy', 'pandas', 'opentelemetry', 'psutil', 'IPython', 'pynvml', 'requests', 'asyncio'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
 def test_only_old_rings_of_dead_kernels_are_removed(tmp_path, monkeypatch):
