@@ -18,6 +18,6 @@ def configure(parser: Parser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> Table:  # noqa: ARG001 (a command's signature)
     """The server, its memory by owner and what was recorded, as a table."""
-    from ...views.status import status_table
+    from ...views.static import status_table
 
     return status_table(session.snapshot(), session.manager.last_crash)

@@ -12,7 +12,7 @@ from ..parser import Parser
 if TYPE_CHECKING:
     from ...session import Session
     from ...values import SpanRow
-    from ...views.text import Trace
+    from ...views.text import Table
 
 
 def configure(parser: Parser) -> None:
@@ -20,11 +20,11 @@ def configure(parser: Parser) -> None:
     parser.add_argument("trace", nargs="?", metavar="TRACE_ID", help="id or its beginning (the last trace)")
 
 
-def run(session: Session, args: argparse.Namespace) -> Trace:
+def run(session: Session, args: argparse.Namespace) -> Table:
     """One trace as a tree with a waterfall."""
-    from ...views.text import Trace
+    from ...views.text import trace_tree
 
-    return Trace(select(session, args.trace))
+    return trace_tree(select(session, args.trace))
 
 
 def select(session: Session, trace_id: str | None) -> Sequence[SpanRow]:
