@@ -63,7 +63,7 @@ def graph_html(frames: GraphFrames, url: str | None = None) -> str:
 def graph_svg(frames: GraphFrames, width: int = _WIDTH) -> str:
     """Nodes by time and depth, edges from parent to child; the first 2,000 nodes of a larger graph, which it says."""
     nodes = frames.nodes.head(_MAX_DRAWN)
-    span = max(float(nodes["x"].max()) if len(nodes) else 0.0, 1e-9)
+    span = max([float(x) for x in nodes["x"].tolist()], default=0.0) or 1e-9
     levels = {y: i for i, y in enumerate(sorted(set(nodes["y"]), reverse=True))}
     # Children of one parent may start within a pixel of each other: each gets at least a node's width.
     place: dict[str, tuple[float, float]] = {}
@@ -117,7 +117,7 @@ def write_files(frames: GraphFrames, folder: Path) -> list[Path]:
 
 
 def _mark(kind: str, x: float, y: float) -> str:
-    style = theme.SPANS[kind if kind in theme.SPANS else "other"]  # type: ignore[index]
+    style = theme.SPANS[kind if kind in theme.SPANS else "other"]
     stroke = f" stroke='{style['light']}' stroke-width='3'" if style["shape"] == "cross" else " stroke='#fff'"
     return f"<path d='{_SHAPES[style['shape']]}' transform='translate({x:.0f} {y})' fill='{style['light']}'{stroke}/>"
 

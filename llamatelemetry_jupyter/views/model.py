@@ -207,7 +207,8 @@ def _server(
         return None
     sample = sampled.row(-1) if sampled else None
     name = handle.name if handle else sample.server if sample else ""
-    call = next((r for r in reversed(rows) if r.ttft_s is not None and r.server in (None, name)), None)
+    address = handle.url.partition("://")[2] if handle else name  # spans know a server by host:port
+    call = next((r for r in reversed(rows) if r.ttft_s is not None and r.server in (None, name, address)), None)
     return {
         "name": text(name, 60),
         "state": state or (sample.state if sample else "ready"),

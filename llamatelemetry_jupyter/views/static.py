@@ -78,7 +78,7 @@ def svg(snapshot: Mapping[str, Any], width: int = _WIDTH) -> str:
         t0 = max(t0, min(times) - 500)
     axis = _Axis(t0, t1, _LEFT, width - _RIGHT)
     parts = [_header(snapshot, width)]
-    y = 64
+    y = 64.0
     for draw in (_memory, _tokens, _waterfall):
         part, height = draw(snapshot, axis, y)
         parts.append(part)
