@@ -60,7 +60,7 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-pip pyproject.toml
 
 js/node_modules/.stamp: $(VENV)/.stamp-test js/package.json js/package-lock.json
 	@echo '== js/node_modules'
-	@$(NODE) npm ci --prefix js --no-audit --no-fund --loglevel=error
+	@$(NODE) npm install --no-save --prefix js --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # ------------------------------------------------------------------------------------------------------------ targets
