@@ -16,9 +16,9 @@ import { clock } from "./format.js";
 /** @typedef {{ fill?: () => CanvasPattern | string, stroke: () => string, width: number, dash?: number[], step?: boolean }} Line */
 /**
  * @typedef {{
- *   key: string, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
+ *   key: string, version: number, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
  *   format: (value: number) => string, range: readonly [number, number], width: number,
- *   band: readonly [number, number] | null, label: string, mark?: { value: number, text: string } | null,
+ *   band: readonly [number, number] | null, label: string, mark?: number | null,
  * }} Drawing
  */
 
@@ -27,6 +27,7 @@ export class Plot {
   /** @type {uPlot | null} */
   #plot = null;
   #key = "";
+  #stamp = "";
   /** @type {Drawing | null} */
   #drawing = null;
   #applying = false;
@@ -63,6 +64,15 @@ export class Plot {
       this.#key = key;
     }
     const plot = this.#plot;
+    // A moving cursor alone costs no drawing.
+    const stamp = [this.#key, drawing.version, drawing.range, drawing.width, drawing.max, drawing.band].join(
+      "|",
+    );
+    if (stamp === this.#stamp) {
+      this.#showCursor(plot);
+      return;
+    }
+    this.#stamp = stamp;
     if (plot.width !== drawing.width) plot.setSize({ width: drawing.width, height: this.#height });
     const [min, max] = drawing.range;
     plot.batch(() => {
@@ -121,7 +131,7 @@ export class Plot {
           grid: { stroke: theme.grid, width: 1 },
           ticks: { show: false },
           splits: (u, _axis, min, max) => timeTicks(min, max, u.width - GUTTER - MARGIN),
-          values: (_u, splits) => splits.map((t) => (this.#time ? clock(t) : "")),
+          values: (u, splits) => splits.map((t) => (this.#time && roomFor(u, t) ? clock(t) : "")),
         },
         {
           size: GUTTER,
@@ -174,8 +184,7 @@ export class Plot {
     const band = this.#drawing?.band;
     if (!band) return;
     const { left, top, width, height } = u.bbox;
-    const at = (/** @type {number} */ t) =>
-      Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
+    const at = (/** @type {number} */ t) => Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
     const [from, to] = [at(band[0]), at(band[1])];
     if (to <= left || from >= left + width) return;
     u.ctx.save();
@@ -188,15 +197,15 @@ export class Plot {
     u.ctx.restore();
   }
 
-  /** A dashed line with a name: the device's size. @param {uPlot} u */
+  /** A dashed line: the device's size. @param {uPlot} u */
   #drawMark(u) {
     const mark = this.#drawing?.mark;
-    if (!mark) return;
+    if (mark == null) return;
     const { left, width } = u.bbox;
-    const y = Math.round(u.valToPos(mark.value, "y", true)) + 0.5;
+    const y = Math.round(u.valToPos(mark, "y", true)) + 0.5;
     const ctx = u.ctx;
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = this.#theme.muted;
+    ctx.strokeStyle = this.#theme.muted;
     ctx.lineWidth = uPlot.pxRatio;
     ctx.setLineDash([4 * uPlot.pxRatio, 3 * uPlot.pxRatio]);
     ctx.beginPath();
@@ -226,4 +235,15 @@ export class Plot {
     consume(event);
     this.#store.set({ cursorMs: Math.min(max, Math.max(min, to)) });
   }
+}
+
+/**
+ * A label that would be cut off at the right edge is left out.
+ *
+ * @param {uPlot} u
+ * @param {number} t
+ */
+function roomFor(u, t) {
+  const { min = 0, max = 1 } = u.scales["x"] ?? {};
+  return ((max - t) / (max - min)) * (u.width - GUTTER - MARGIN) > 18;
 }
