@@ -1,15 +1,16 @@
 /**
- * The dashboard: one model, one store, one frame loop; the views draw what a frame says.
+ * The dashboard's entry: one history per widget, one store and one frame loop per view of it.
  *
- * While it is on a page it hides the static picture of the same dashboard, which is there for readers without a kernel.
+ * Messages can come before a view exists, so they are collected where the model is initialised. While a view is on a
+ * page it hides the static picture of the same dashboard, which is there for readers without a kernel.
  */
 
 import "./style.css";
-import { h, setText } from "./dom.js";
+import { consume, h, setAttribute, setText } from "./dom.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
-import { Theme } from "./theme.js";
+import { spanKind, Theme } from "./theme.js";
 import { Memory } from "./views/memory.js";
 import { Now } from "./views/now.js";
 import { Rates } from "./views/rates.js";
@@ -17,52 +18,152 @@ import { Waterfall } from "./views/waterfall.js";
 import { asSnapshot, decode } from "./wire.js";
 
 /** @import { AnyModel } from "./model.js" */
-/** @import { Device, Server, Totals } from "./types.js" */
+/** @import { Device, Server, Span, Totals } from "./types.js" */
 
 /**
- * @typedef {{ store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void }} Shared
+ * @typedef {{
+ *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
+ *   visible: () => readonly [number, number],
+ * }} Shared What a view may use besides what it draws.
  * @typedef {{ server: Server | null, totals: Totals | null, devices: readonly Device[] }} State
  * @typedef {{
- *   history: History, state: State, range: readonly [number, number], width: number, theme: Theme,
+ *   history: History, state: State, range: readonly [number, number], until: number, width: number, theme: Theme,
  *   band: readonly [number, number] | null, row: number, cursorRow: number, selected: string | null,
  *   paused: boolean, quietS: number | null,
- * }} Frame
+ * }} Frame What the views draw: `row` is the newest that is shown, `cursorRow` the one that figures are read from,
+ *   `until` the newest time that is shown.
  */
 
 const QUIET_S = 5;
-const MIN_WIDTH = 280;
+/** A snapshot is asked for at most this often. */
+const ASK_MS = 5000;
 
-/** @param {{ model: AnyModel, el: HTMLElement }} context */
-function render({ model: given, el }) {
-  const stop = new AbortController();
-  const { signal } = stop;
-  const root = h("div", { class: "llamatelemetry", "data-lm-suppress-shortcuts": "true" });
+/** What the front end knows of one widget, for all of its views. */
+class Live {
+  history = new History();
+  heardAt = performance.now();
+  /** @type {Set<() => void>} */
+  #views = new Set();
+  #asked = Number.NEGATIVE_INFINITY;
+  #model;
+
+  /** @param {Model} model */
+  constructor(model) {
+    this.#model = model;
+    model.onSnapshot(() => this.#load());
+    model.onMessage((content, buffers) => this.#receive(content, buffers));
+    this.#load();
+  }
+
+  /**
+   * @param {() => void} changed
+   * @param {AbortSignal} signal
+   */
+  watch(changed, signal) {
+    this.#views.add(changed);
+    signal.addEventListener("abort", () => this.#views.delete(changed), { once: true });
+  }
+
+  #load() {
+    const snapshot = asSnapshot(this.#model.snapshot);
+    if (!snapshot) return;
+    this.heardAt = performance.now();
+    this.history.load(snapshot, this.#model.seq);
+    for (const changed of this.#views) changed();
+  }
+
+  /**
+   * @param {unknown} content
+   * @param {readonly DataView[]} buffers
+   */
+  #receive(content, buffers) {
+    const message = decode(content, buffers);
+    if (!message) return;
+    this.heardAt = performance.now();
+    this.history.apply(message);
+    if (this.history.needsSnapshot && performance.now() - this.#asked > ASK_MS) {
+      this.#asked = performance.now();
+      this.#model.requestSnapshot();
+    }
+    for (const changed of this.#views) changed();
+  }
+}
+
+/**
+ * @param {Live} live
+ * @param {Model} model
+ * @param {HTMLElement} el
+ * @param {AbortSignal} signal
+ */
+function show(live, model, el, signal) {
+  const { history } = live;
+  const root = h("div", {
+    class: "llamatelemetry",
+    role: "region",
+    "aria-label": "llamatelemetry dashboard",
+    "data-lm-suppress-shortcuts": "true",
+  });
   el.append(root);
-  const model = new Model(given, signal);
-  const history = new History();
   const store = new Store();
+  store.set({ windowMs: WINDOWS_MS.find((ms) => ms >= history.windowMs) ?? WINDOWS_MS[2] });
   const theme = new Theme(root);
-  let heardAt = performance.now();
   /** @type {{ state: State, nowMs: number } | null} What was there when the reader paused. */
   let frozen = null;
-  let asked = 0;
 
-  const onPick = (/** @type {number} */ t) => {
-    const hit = [...history.spans.values()]
-      .filter((s) => s.start_ms <= t && t <= s.end_ms)
-      .sort((a, b) => (b.depth ?? 0) - (a.depth ?? 0))[0];
-    store.set({ selected: hit?.span_id ?? null });
+  const visible = () => store.range(frozen?.nowMs ?? (history.nowMs || Date.now()), history.firstMs);
+  /** @type {Shared} */
+  const shared = {
+    store,
+    theme,
+    signal,
+    visible,
+    onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
+    onShow: ({ span_id, start_ms, end_ms }) => {
+      const half = Math.max(store.view.windowMs, (end_ms - start_ms) * 1.2) / 2;
+      const middle = (start_ms + end_ms) / 2;
+      store.set({ follow: false, range: [middle - half, middle + half], selected: span_id });
+    },
   };
-  const shared = { store, theme, signal, onPick };
+  const now = new Now();
   const views = [
-    new Now(),
+    now,
     new Memory(shared),
-    new Rates(shared, { group: "tokens", title: "Tokens per second", height: 84, counted: false }),
-    new Rates(shared, { group: "slots", title: "Slots", height: 72, counted: true, time: true }),
+    new Rates(shared, { group: "tokens", title: "Tokens per second", height: 96, counted: false }),
+    new Rates(shared, { group: "slots", title: "Slots", height: 94, counted: true, time: true }),
     new Waterfall(shared),
   ];
-  const [now, ...panels] = views;
-  root.append(/** @type {Now} */ (now).el, controls(store, signal, () => visible()), ...panels.map((view) => view.el));
+  const [, ...panels] = views;
+  root.append(now.el, controls(store, signal, visible), ...panels.map((view) => view.el));
+
+  const draw = () => {
+    const { paused, selected, cursorMs } = store.view;
+    const state = { server: history.server, totals: history.totals, devices: history.devices };
+    frozen = paused ? (frozen ?? { state, nowMs: history.nowMs }) : null;
+    const until = frozen?.nowMs ?? Number.POSITIVE_INFINITY;
+    const row = history.rowAt(until);
+    const span = selected === null ? undefined : history.spans.get(selected);
+    const quietS = (performance.now() - live.heardAt) / 1000;
+    const width = root.querySelector(".ll-chart")?.clientWidth ?? 0;
+    if (width < 120) return;
+    /** @type {Frame} */
+    const frame = {
+      history,
+      state: frozen?.state ?? state,
+      range: visible(),
+      until,
+      width,
+      theme,
+      band: span ? [span.start_ms, span.end_ms] : null,
+      row,
+      cursorRow: cursorMs === null ? row : Math.min(row, history.rowAt(cursorMs)),
+      selected,
+      paused,
+      quietS: quietS > QUIET_S ? Math.floor(quietS) : null,
+    };
+    for (const view of views) view.render(frame);
+    setAttribute(root, "data-seq", history.seq);
+    setAttribute(root, "data-rows", history.t.length);
+  };
 
   let queued = false;
   let seen = true;
@@ -71,61 +172,10 @@ function render({ model: given, el }) {
     queued = true;
     requestAnimationFrame(() => {
       queued = false;
-      if (!signal.aborted) draw();
+      if (!signal.aborted && root.isConnected) draw();
     });
   };
-
-  /** @returns {readonly [number, number]} */
-  const visible = () => store.range(frozen?.nowMs ?? history.nowMs);
-
-  const draw = () => {
-    const { paused, selected, cursorMs } = store.view;
-    const live = { server: history.server, totals: history.totals, devices: history.devices };
-    if (paused) frozen ??= { state: live, nowMs: history.nowMs };
-    else frozen = null;
-    const chart = root.querySelector(".ll-chart");
-    const width = Math.max(MIN_WIDTH - 40, Math.floor(chart?.clientWidth ?? root.clientWidth));
-    const range = visible();
-    const row = history.rowAt(frozen?.nowMs ?? Number.POSITIVE_INFINITY);
-    const span = selected === null ? undefined : history.spans.get(selected);
-    const quiet = (performance.now() - heardAt) / 1000;
-    /** @type {Frame} */
-    const frame = {
-      history,
-      state: frozen?.state ?? live,
-      range,
-      width,
-      theme,
-      band: span ? [span.start_ms, span.end_ms] : null,
-      row,
-      cursorRow: cursorMs === null ? row : history.rowAt(cursorMs),
-      selected,
-      paused,
-      quietS: quiet > QUIET_S ? Math.floor(quiet) : null,
-    };
-    for (const view of views) view.render(frame);
-  };
-
-  const load = () => {
-    const snapshot = asSnapshot(model.snapshot);
-    if (snapshot) {
-      if (history.seq === 0) store.set({ windowMs: nearest((snapshot.window_s || 120) * 1000) });
-      history.load(snapshot, model.seq);
-    }
-    schedule();
-  };
-  model.onSnapshot(load);
-  model.onMessage((content, buffers) => {
-    const message = decode(content, buffers);
-    if (!message) return;
-    heardAt = performance.now();
-    history.apply(message);
-    if (history.needsSnapshot && performance.now() - asked > 2000) {
-      asked = performance.now();
-      model.requestSnapshot();
-    }
-    schedule();
-  });
+  live.watch(schedule, signal);
   store.subscribe(schedule, signal);
   theme.follow(schedule, signal);
   const size = new ResizeObserver(schedule);
@@ -135,22 +185,31 @@ function render({ model: given, el }) {
     schedule();
   });
   sight.observe(root);
-  // Data that stopped coming must be said, too; once in a few seconds is enough.
+  root.addEventListener(
+    "keydown",
+    (event) => {
+      const { selected, cursorMs, follow } = store.view;
+      if (event.key !== "Escape" || (selected === null && cursorMs === null && follow)) return;
+      consume(event);
+      store.set({ selected: null, cursorMs: null, follow: true, range: null });
+    },
+    { signal },
+  );
+  // That data stopped coming has to be said although nothing comes that would say it.
   const timer = setInterval(schedule, 3000);
-  const hide = hideStatic(model.staticId);
+  const hiding = hideStatic(model.staticId);
   signal.addEventListener(
     "abort",
     () => {
       size.disconnect();
       sight.disconnect();
       clearInterval(timer);
-      hide?.remove();
+      hiding?.remove();
       root.remove();
     },
     { once: true },
   );
-  load();
-  return () => stop.abort();
+  schedule();
 }
 
 /**
@@ -159,8 +218,9 @@ function render({ model: given, el }) {
  * @param {() => readonly [number, number]} visible
  */
 function controls(store, signal, visible) {
-  const pause = h("button", { type: "button", class: "ll-button", "data-action": "pause" }, "Pause");
+  const pause = h("button", { type: "button", class: "ll-button", "data-action": "pause" });
   const follow = h("button", { type: "button", class: "ll-button", "data-action": "follow" }, "Follow");
+  setAttribute(follow, "title", "Keep the newest data in view; drag in a chart to look closer");
   pause.addEventListener("click", () => store.set({ paused: !store.view.paused }), { signal });
   follow.addEventListener("click", () => store.setFollow(!store.view.follow, visible()), { signal });
   const windows = WINDOWS_MS.map((ms) => {
@@ -169,24 +229,31 @@ function controls(store, signal, visible) {
     button.addEventListener("click", () => store.setWindow(ms), { signal });
     return button;
   });
-  const show = () => {
+  const update = () => {
     const { paused, follow: following, windowMs } = store.view;
-    setText(pause, paused ? "Resume" : "Pause");
-    pause.setAttribute("aria-pressed", String(paused));
-    follow.setAttribute("aria-pressed", String(following));
+    setText(pause, paused ? "\u25b6 Resume" : "\u2016 Pause");
+    setAttribute(pause, "aria-pressed", String(paused));
+    setAttribute(follow, "aria-pressed", String(following));
     windows.forEach((button, i) => {
-      button.setAttribute("aria-pressed", String(WINDOWS_MS[i] === windowMs));
+      setAttribute(button, "aria-pressed", String(following && WINDOWS_MS[i] === windowMs));
     });
   };
-  store.subscribe(show, signal);
-  show();
-  const group = h("div", { class: "ll-group", role: "group", "aria-label": "Window" }, ...windows);
-  return h("div", { class: "ll-controls", role: "toolbar", "aria-label": "Dashboard" }, pause, follow, group);
+  store.subscribe(update, signal);
+  update();
+  const group = h("div", { class: "ll-group", role: "group", "aria-label": "Time shown" }, ...windows);
+  return h("div", { class: "ll-controls", role: "toolbar", "aria-label": "View" }, pause, group, follow);
 }
 
-/** @param {number} ms */
-function nearest(ms) {
-  return WINDOWS_MS.find((window) => window >= ms) ?? WINDOWS_MS[2];
+/**
+ * The request at a moment, because it holds the figures; else the innermost span.
+ *
+ * @param {Iterable<Span>} spans
+ * @param {number} tMs
+ */
+function spanAt(spans, tMs) {
+  const hits = [...spans].filter((span) => span.start_ms <= tMs && tMs <= span.end_ms);
+  const innermost = hits.sort((a, b) => a.end_ms - a.start_ms - (b.end_ms - b.start_ms));
+  return innermost.find((span) => spanKind(span.name) === "chat") ?? innermost[0];
 }
 
 /** @param {string | null} id */
@@ -197,4 +264,24 @@ function hideStatic(id) {
   return style;
 }
 
-export default { render };
+/** A factory, so that what is kept between `initialize` and `render` belongs to one widget. */
+export default () => {
+  /** @type {Live | null} */
+  let live = null;
+  return {
+    /** @param {{ model: AnyModel }} context */
+    initialize({ model }) {
+      const stop = new AbortController();
+      live = new Live(new Model(model, stop.signal));
+      return () => stop.abort();
+    },
+    /** @param {{ model: AnyModel, el: HTMLElement }} context */
+    render({ model, el }) {
+      const stop = new AbortController();
+      const own = new Model(model, stop.signal);
+      live ??= new Live(own);
+      show(live, own, el, stop.signal);
+      return () => stop.abort();
+    },
+  };
+};

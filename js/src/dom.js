@@ -12,7 +12,8 @@
 export function h(tag, attributes = {}, ...children) {
   const el = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) setAttribute(el, name, value);
-  for (const child of children) if (child != null && child !== false) el.append(child instanceof Node ? child : `${child}`);
+  for (const child of children)
+    if (child != null && child !== false) el.append(child instanceof Node ? child : `${child}`);
   return el;
 }
 
@@ -23,7 +24,8 @@ export function h(tag, attributes = {}, ...children) {
  */
 export function setAttribute(el, name, value) {
   if (value == null || value === false) el.removeAttribute(name);
-  else if (el.getAttribute(name) !== String(value)) el.setAttribute(name, value === true ? "" : String(value));
+  else if (el.getAttribute(name) !== String(value))
+    el.setAttribute(name, value === true ? "" : String(value));
 }
 
 /**
@@ -34,6 +36,21 @@ export function setAttribute(el, name, value) {
  */
 export function setText(el, text) {
   if (el.textContent !== text) el.textContent = text;
+}
+
+/**
+ * Facts in one line, which breaks between them and not inside.
+ *
+ * @param {Element} el
+ * @param {readonly (string | null | undefined | false)[]} facts
+ */
+export function setFacts(el, facts) {
+  const shown = facts.filter((fact) => typeof fact === "string" && fact !== "");
+  const text = shown.join(" \u00b7 ");
+  if (el.textContent === text) return;
+  el.replaceChildren(
+    ...shown.flatMap((fact, i) => [i ? " \u00b7 " : "", h("span", { class: "ll-fact" }, fact || "")]),
+  );
 }
 
 /**

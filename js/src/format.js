@@ -20,7 +20,9 @@ export function bytes(value) {
 /** @param {number | null | undefined} value whole number with thousands separated */
 export function count(value) {
   if (value == null || !Number.isFinite(value)) return NA;
-  return Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, ",");
+  return Math.round(value)
+    .toString()
+    .replace(/\B(?=(\d{3})+(?!\d))/g, ",");
 }
 
 /** @param {number | null | undefined} value */
@@ -50,7 +52,9 @@ export function percent(fraction) {
 /** @param {number} tMs Unix ms @returns {string} Local time of day. */
 export function clock(tMs) {
   const date = new Date(tMs);
-  return [date.getHours(), date.getMinutes(), date.getSeconds()].map((n) => String(n).padStart(2, "0")).join(":");
+  return [date.getHours(), date.getMinutes(), date.getSeconds()]
+    .map((n) => String(n).padStart(2, "0"))
+    .join(":");
 }
 
 /** Other people's text on one line: characters that move a cursor or turn the reading direction are shown as such. */

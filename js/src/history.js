@@ -34,6 +34,8 @@ export class History {
   /** Kernel time of the newest thing seen, Unix ms; 0 before anything was. */
   nowMs = 0;
   windowMs = 120_000;
+  /** Counts changes; drawings are made anew when it moved. */
+  version = 0;
   /** Highest sequence number seen. */
   seq = 0;
   /** True once a frame came whose columns are not ours: only a new snapshot helps. */
@@ -62,6 +64,7 @@ export class History {
     }
     this.#trimSpans();
     this.seq = Math.max(this.seq, seq);
+    this.version += 1;
     this.windowMs = (snapshot.window_s || 120) * 1000;
     this.#merge(snapshot);
     this.#advance(snapshot.now_ms);
@@ -80,6 +83,7 @@ export class History {
     }
     if (message.seq <= this.seq) return false;
     this.seq = message.seq;
+    this.version += 1;
     return message.type === "frame" ? this.#append(message) : this.#update(message);
   }
 
@@ -123,15 +127,11 @@ export class History {
     return true;
   }
 
-  /**
-   * The newest value of the first series of `group` whose id ends with `suffix`.
-   *
-   * @param {string} group
-   * @param {string} [suffix]
-   */
-  latest(group, suffix = "") {
-    const index = this.series.findIndex((s) => s.group === group && s.id.endsWith(suffix));
-    return index < 0 ? null : this.valueAt(index, this.t.length - 1);
+  /** Time of the oldest thing known, Unix ms; 0 before anything is. */
+  get firstMs() {
+    let first = this.t[0] ?? Number.POSITIVE_INFINITY;
+    for (const span of this.spans.values()) first = Math.min(first, span.start_ms);
+    return Number.isFinite(first) ? first : 0;
   }
 
   /**

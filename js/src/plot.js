@@ -16,9 +16,9 @@ import { clock } from "./format.js";
 /** @typedef {{ fill?: () => CanvasPattern | string, stroke: () => string, width: number, dash?: number[], step?: boolean }} Line */
 /**
  * @typedef {{
- *   key: string, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
+ *   key: string, version: number, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
  *   format: (value: number) => string, range: readonly [number, number], width: number,
- *   band: readonly [number, number] | null, label: string, mark?: { value: number, text: string } | null,
+ *   band: readonly [number, number] | null, label: string, mark?: number | null,
  * }} Drawing
  */
 
@@ -27,6 +27,7 @@ export class Plot {
   /** @type {uPlot | null} */
   #plot = null;
   #key = "";
+  #stamp = "";
   /** @type {Drawing | null} */
   #drawing = null;
   #applying = false;
@@ -63,6 +64,15 @@ export class Plot {
       this.#key = key;
     }
     const plot = this.#plot;
+    // A moving cursor alone costs no drawing.
+    const stamp = [this.#key, drawing.version, drawing.range, drawing.width, drawing.max, drawing.band].join(
+      "|",
+    );
+    if (stamp === this.#stamp) {
+      this.#showCursor(plot);
+      return;
+    }
+    this.#stamp = stamp;
     if (plot.width !== drawing.width) plot.setSize({ width: drawing.width, height: this.#height });
     const [min, max] = drawing.range;
     plot.batch(() => {
@@ -121,7 +131,7 @@ export class Plot {
           grid: { stroke: theme.grid, width: 1 },
           ticks: { show: false },
           splits: (u, _axis, min, max) => timeTicks(min, max, u.width - GUTTER - MARGIN),
-          values: (_u, splits) => splits.map((t) => (this.#time ? clock(t) : "")),
+          values: (u, splits) => splits.map((t) => (this.#time && roomFor(u, t) ? clock(t) : "")),
         },
         {
           size: GUTTER,
@@ -146,8 +156,13 @@ export class Plot {
         },
       },
       hooks: {
-        drawClear: [(u) => this.#drawBand(u)],
-        draw: [(u) => this.#drawMark(u)],
+        drawClear: [(u) => this.#drawBand(u, false)],
+        draw: [
+          (u) => {
+            this.#drawBand(u, true);
+            this.#drawMark(u);
+          },
+        ],
         setCursor: [
           (u) => {
             if (this.#applying) return;
@@ -169,34 +184,40 @@ export class Plot {
     return new uPlot(options, [first.t, ...first.values], this.el);
   }
 
-  /** The selected span's time, behind everything. @param {uPlot} u */
-  #drawBand(u) {
+  /**
+   * The selected span's time: its area behind the lines, its edges in front.
+   *
+   * @param {uPlot} u
+   * @param {boolean} edges
+   */
+  #drawBand(u, edges) {
     const band = this.#drawing?.band;
     if (!band) return;
     const { left, top, width, height } = u.bbox;
-    const at = (/** @type {number} */ t) =>
-      Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
+    const at = (/** @type {number} */ t) => Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
     const [from, to] = [at(band[0]), at(band[1])];
     if (to <= left || from >= left + width) return;
     u.ctx.save();
     u.ctx.fillStyle = this.#theme.accent;
-    u.ctx.globalAlpha = 0.14;
-    u.ctx.fillRect(from, top, Math.max(1, to - from), height);
-    u.ctx.globalAlpha = 0.8;
-    u.ctx.fillRect(from, top, uPlot.pxRatio, height);
-    u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+    if (edges) {
+      u.ctx.fillRect(from, top, uPlot.pxRatio, height);
+      u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+    } else {
+      u.ctx.globalAlpha = 0.14;
+      u.ctx.fillRect(from, top, Math.max(1, to - from), height);
+    }
     u.ctx.restore();
   }
 
-  /** A dashed line with a name: the device's size. @param {uPlot} u */
+  /** A dashed line: the device's size. @param {uPlot} u */
   #drawMark(u) {
     const mark = this.#drawing?.mark;
-    if (!mark) return;
+    if (mark == null) return;
     const { left, width } = u.bbox;
-    const y = Math.round(u.valToPos(mark.value, "y", true)) + 0.5;
+    const y = Math.round(u.valToPos(mark, "y", true)) + 0.5;
     const ctx = u.ctx;
     ctx.save();
-    ctx.strokeStyle = ctx.fillStyle = this.#theme.muted;
+    ctx.strokeStyle = this.#theme.muted;
     ctx.lineWidth = uPlot.pxRatio;
     ctx.setLineDash([4 * uPlot.pxRatio, 3 * uPlot.pxRatio]);
     ctx.beginPath();
@@ -226,4 +247,15 @@ export class Plot {
     consume(event);
     this.#store.set({ cursorMs: Math.min(max, Math.max(min, to)) });
   }
+}
+
+/**
+ * A label that would be cut off at the right edge is left out.
+ *
+ * @param {uPlot} u
+ * @param {number} t
+ */
+function roomFor(u, t) {
+  const { min = 0, max = 1 } = u.scales["x"] ?? {};
+  return ((max - t) / (max - min)) * (u.width - GUTTER - MARGIN) > 18;
 }

@@ -12,6 +12,8 @@
  */
 
 export const WINDOWS_MS = /** @type {const} */ ([30_000, 120_000, 600_000]);
+/** The axis never shows less than this while it follows. */
+const YOUNGEST_MS = 10_000;
 
 export class Store {
   /** @type {View} */
@@ -93,13 +95,15 @@ export class Store {
   }
 
   /**
-   * The time that is on screen: [from, to] in Unix ms.
+   * The time that is on screen: [from, to] in Unix ms. A young session fills it.
    *
    * @param {number} nowMs kernel time of the newest data
+   * @param {number} firstMs of the oldest
    * @returns {readonly [number, number]}
    */
-  range(nowMs) {
+  range(nowMs, firstMs = 0) {
     if (!this.#view.follow && this.#view.range) return this.#view.range;
-    return [nowMs - this.#view.windowMs, nowMs];
+    const young = Math.min(firstMs, nowMs - YOUNGEST_MS);
+    return [Math.max(nowMs - this.#view.windowMs, young), nowMs];
   }
 }

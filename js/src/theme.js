@@ -110,7 +110,14 @@ export class Theme {
       setTimeout(() => !signal.aborted && again(), 150);
     };
     const observer = new MutationObserver(soon);
-    const attributeFilter = ["class", "style", "theme", "data-theme", "data-jp-theme-light", "data-vscode-theme-kind"];
+    const attributeFilter = [
+      "class",
+      "style",
+      "theme",
+      "data-theme",
+      "data-jp-theme-light",
+      "data-vscode-theme-kind",
+    ];
     observer.observe(document.documentElement, { attributes: true, attributeFilter });
     observer.observe(document.body, { attributes: true, attributeFilter });
     signal.addEventListener("abort", () => observer.disconnect(), { once: true });
@@ -135,7 +142,9 @@ export class Theme {
       accent: color("--ll-accent"),
       font: `11px ${style.fontFamily}`,
     };
-    const changed = Object.entries(next).some(([key, value]) => this[/** @type {keyof typeof next} */ (key)] !== value);
+    const changed = Object.entries(next).some(
+      ([key, value]) => this[/** @type {keyof typeof next} */ (key)] !== value,
+    );
     if (!changed) return false;
     Object.assign(this, next);
     this.#fills.clear();
@@ -203,7 +212,10 @@ function isDark(root) {
   const named = html.getAttribute("theme") ?? html.dataset.theme ?? body.dataset.theme;
   if (named) return named === "dark";
   for (let el = root.parentElement; el; el = el.parentElement) {
-    const channels = getComputedStyle(el).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
+    const channels =
+      getComputedStyle(el)
+        .backgroundColor.match(/[\d.]+/g)
+        ?.map(Number) ?? [];
     const [r = 255, g = 255, b = 255, alpha = 1] = channels;
     if (channels.length >= 3 && alpha > 0.5) return 0.2126 * r + 0.7152 * g + 0.0722 * b < 110;
   }

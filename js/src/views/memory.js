@@ -2,7 +2,7 @@
 
 import { valueTicks } from "../axis.js";
 import { cut, maximum, stack } from "../columns.js";
-import { consume, h, keyed, setAttribute, setText } from "../dom.js";
+import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, NA, percent, plain } from "../format.js";
 import { Plot } from "../plot.js";
 import { OWNERS } from "../theme.js";
@@ -60,15 +60,22 @@ export class Memory {
     }
     const entries = this.#entries(frame, device);
     const drawn = entries.filter((entry) => entry.drawn && entry.column >= 0);
-    const cutout = cut(history, drawn.map((entry) => entry.column), range);
+    const cutout = cut(
+      history,
+      drawn.map((entry) => entry.column),
+      range,
+    );
     const edges = stack(cutout.values);
     const top = maximum(edges.slice(-1));
     // A GPU's axis is its size: how full it is, is the question. The host's follows what is drawn.
     const total = device.id === "host" ? null : device.total_bytes;
     const max = Math.max(total ?? 0, top * (total === null ? 1.12 : 1), 1024);
-    const looks = drawn.map((entry) => OWNERS[entry.owner] ?? OWNERS["unknown"]).filter((look) => look !== undefined);
+    const looks = drawn
+      .map((entry) => OWNERS[entry.owner] ?? OWNERS["unknown"])
+      .filter((look) => look !== undefined);
     this.#plot.render({
       key: `${device.id} ${drawn.map((entry) => entry.owner).join()}`,
+      version: history.version,
       t: cutout.t,
       // The tallest first: each lower layer is painted over it, so that every area is opaque and keeps its pattern.
       values: edges.toReversed(),
@@ -82,7 +89,7 @@ export class Memory {
       width,
       band,
       label: `Memory of ${plain(device.name)}: ${entries.map((e) => `${label(e.owner)} ${bytes(e.value)}`).join(", ")}`,
-      mark: total ? { value: total, text: bytes(total) } : null,
+      mark: total,
     });
     keyed(
       this.#list,
@@ -105,7 +112,7 @@ export class Memory {
       const value = column < 0 ? null : history.valueAt(column, cursorRow);
       if (value !== null) parts.push(show(value));
     }
-    setText(this.#summary, parts.join(" \u00b7 "));
+    setFacts(this.#summary, parts);
     setAttribute(this.el, "data-device", state.devices.length ? device.id : null);
   }
 
@@ -117,7 +124,9 @@ export class Memory {
   #entries({ history, row, cursorRow }, device) {
     const found = [];
     for (const owner of Object.keys(OWNERS)) {
-      const column = history.series.findIndex((s) => s.group === "memory" && s.device === device.id && s.owner === owner);
+      const column = history.series.findIndex(
+        (s) => s.group === "memory" && s.device === device.id && s.owner === owner,
+      );
       const here = device.owners.filter((o) => o.owner === owner);
       if (column < 0 && here.length === 0) continue;
       const sum = here.reduce((total, o) => total + (o.bytes ?? 0), 0);
@@ -163,8 +172,9 @@ export class Memory {
     if (!button || !(swatch instanceof HTMLCanvasElement) || !note || !value) return;
     setAttribute(button, "aria-pressed", entry.drawn ? "true" : "false");
     const what = entry.drawn ? "drawn; press to leave it out" : "not drawn; press to draw it";
-    setAttribute(button, "title", `${label(entry.owner)}: ${what}`);
-    setText(note, entry.drawn ? entry.note : [entry.note, "not drawn"].filter(Boolean).join(", "));
+    const facts = [label(entry.owner), entry.note, what].filter(Boolean);
+    setAttribute(button, "title", facts.join(": "));
+    setText(note, entry.note);
     setText(value, bytes(entry.value));
     this.#paint(swatch, entry.owner);
   }
@@ -192,7 +202,10 @@ export class Memory {
    */
   #renderTabs(devices, selected) {
     this.#tabs.hidden = devices.length < 2;
-    setText(this.#title, devices.length === 1 && selected ? `Memory \u00b7 ${plain(selected.name)}` : "Memory");
+    setText(
+      this.#title,
+      devices.length === 1 && selected ? `Memory \u00b7 ${plain(selected.name)}` : "Memory",
+    );
     keyed(
       this.#tabs,
       this.#tabByDevice,
@@ -220,7 +233,9 @@ export class Memory {
     if (step === 0) return;
     consume(event);
     const ids = [...this.#tabByDevice.keys()];
-    const selected = [...this.#tabByDevice].findIndex(([, tab]) => tab.getAttribute("aria-selected") === "true");
+    const selected = [...this.#tabByDevice].findIndex(
+      ([, tab]) => tab.getAttribute("aria-selected") === "true",
+    );
     const next = ids[(selected + step + ids.length) % ids.length];
     if (next === undefined) return;
     this.#shared.store.set({ device: next });

@@ -50,9 +50,13 @@ export class Now {
   /** @param {Frame} frame */
   render({ history, state, row, paused, quietS }) {
     const { server, totals } = state;
-    const busy = latest(history, "slots", "/busy", row) ?? server?.slots_busy ?? null;
-    const queued = latest(history, "slots", "/queued", row) ?? server?.queued ?? 0;
-    const word = !server ? "no server" : server.state === "ready" && busy ? "generating" : plain(server.state);
+    const busy = latest(history, "slots", "/busy", row, server?.name) ?? server?.slots_busy ?? null;
+    const queued = latest(history, "slots", "/queued", row, server?.name) ?? server?.queued ?? 0;
+    const word = !server
+      ? "no server"
+      : server.state === "ready" && busy
+        ? "generating"
+        : plain(server.state);
     setText(this.#state, word);
     setText(this.#sign, STATES[word] ?? "\u25cb");
     setAttribute(this.el, "data-state", word);
@@ -62,22 +66,39 @@ export class Now {
     setText(this.#engine, [server?.engine && plain(server.engine), context].filter(Boolean).join(" \u00b7 "));
     setText(this.#fresh, paused ? "paused" : quietS === null ? "" : `no data for ${duration(quietS)}`);
 
-    const live = busy ? latest(history, "tokens", "/decode", row) : null;
-    this.#set("tokens_per_s", rate(live || server?.decode_tokens_per_s), live ? "now" : server?.decode_tokens_per_s != null ? "last call" : "");
+    const live = busy ? latest(history, "tokens", "/decode", row, server?.name) : null;
+    this.#set(
+      "tokens_per_s",
+      rate(live || server?.decode_tokens_per_s),
+      live ? "now" : server?.decode_tokens_per_s != null ? "last call" : "",
+    );
     this.#set("ttft", duration(server?.ttft_s), server?.ttft_s != null ? "last call" : "");
-    const slots = busy === null ? NA : server?.slots ? `${count(busy)} / ${count(server.slots)}` : count(busy);
+    const slots =
+      busy === null ? NA : server?.slots ? `${count(busy)} / ${count(server.slots)}` : count(busy);
     this.#set("slots", slots, queued ? `${count(queued)} queued` : "");
-    const tokens = latest(history, "kv", "", row) ?? server?.kv_tokens ?? null;
+    const tokens = latest(history, "kv", "", row, server?.name) ?? server?.kv_tokens ?? null;
     const capacity = server?.kv_capacity ?? null;
     const filled = tokens !== null && capacity ? tokens / capacity : null;
-    this.#set("kv", filled === null ? count(tokens) : percent(filled), capacity ? `${count(tokens)} / ${count(capacity)}` : "");
+    this.#set(
+      "kv",
+      filled === null ? count(tokens) : percent(filled),
+      capacity ? `${count(tokens)} / ${count(capacity)}` : "",
+    );
     this.#kvBar.hidden = filled === null;
     this.#bar.style.width = `${Math.min(100, (filled ?? 0) * 100)}%`;
-    this.#set("calls", count(totals?.calls ?? 0), totals?.errors ? `${count(totals.errors)} failed` : "");
+    this.#set(
+      "calls",
+      count(totals?.calls ?? 0),
+      totals?.errors ? `${count(totals.errors)} error ${totals.errors === 1 ? "span" : "spans"}` : "",
+    );
     this.#set("input_tokens", count(totals?.input_tokens ?? 0), "");
     this.#set("output_tokens", count(totals?.output_tokens ?? 0), "");
     const traces = totals?.traces ?? 0;
-    this.#set("spans", count(totals?.spans ?? 0), traces ? `${count(traces)} ${traces === 1 ? "trace" : "traces"}` : "");
+    this.#set(
+      "spans",
+      count(totals?.spans ?? 0),
+      traces ? `${count(traces)} ${traces === 1 ? "trace" : "traces"}` : "",
+    );
   }
 
   /**
@@ -98,8 +119,13 @@ export class Now {
  * @param {string} group
  * @param {string} suffix
  * @param {number} row
+ * @param {string | undefined} server
  */
-function latest(history, group, suffix, row) {
-  const column = history.series.findIndex((s) => s.group === group && s.id.endsWith(suffix));
+function latest(history, group, suffix, row, server) {
+  const ours = history.series.findIndex(
+    (s) => s.group === group && s.id.endsWith(suffix) && s.server === server,
+  );
+  const any = history.series.findIndex((s) => s.group === group && s.id.endsWith(suffix));
+  const column = ours < 0 ? any : ours;
   return column < 0 ? null : history.valueAt(column, row);
 }

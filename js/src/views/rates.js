@@ -58,41 +58,55 @@ export class Rates {
       .map((series, column) => ({ series, column, ...lineOf(series) }))
       .filter(({ series }) => series.group === this.#group);
     this.#empty.hidden = found.length > 0;
+    this.#plot.el.hidden = found.length === 0;
     const several = new Set(found.map(({ series }) => series.server)).size > 1;
-    const cutout = cut(history, found.map(({ column }) => column), range);
+    const cutout = cut(
+      history,
+      found.map(({ column }) => column),
+      range,
+    );
     const slots = this.#group === "slots" ? (state.server?.slots ?? 1) : 0;
-    const max = Math.max(maximum(cutout.values) * 1.12, slots * 1.12, 1);
+    const max = Math.max(maximum(cutout.values) * 1.12, slots * 1.12, this.#counted ? 1 : 10);
     const format = this.#counted ? count : rate;
     const value = (/** @type {number} */ column) => format(history.valueAt(column, cursorRow));
-    this.#plot.render({
-      key: found.map(({ series }) => series.id).join(),
-      t: cutout.t,
-      values: cutout.values,
-      lines: found.map(({ look, dash }, index) => ({
-        stroke: () => (look ? theme.color(look) : theme.ink),
-        width: 1.75,
-        dash,
-        step: this.#counted,
-        ...(index === 0 && look && { fill: () => `${theme.color(look)}26` }),
-      })),
-      max,
-      ticks: valueTicks(max, 3, 1000, this.#counted ? 1 : 0),
-      format: (v) => count(v),
-      range,
-      width,
-      band,
-      label: `${this.#title}: ${found.map(({ label, column }) => `${label} ${value(column)}`).join(", ") || "no samples"}`,
-    });
+    if (found.length > 0)
+      this.#plot.render({
+        key: found.map(({ series }) => series.id).join(),
+        version: history.version,
+        t: cutout.t,
+        values: cutout.values,
+        lines: found.map(({ look, dash }, index) => ({
+          stroke: () => (look ? theme.color(look) : theme.ink),
+          width: 1.75,
+          dash,
+          step: this.#counted,
+          ...(index === 0 && look && { fill: () => `${theme.color(look)}26` }),
+        })),
+        max,
+        ticks: valueTicks(max, 3, 1000, this.#counted ? 1 : 0),
+        format: (v) => count(v),
+        range,
+        width,
+        band,
+        label: `${this.#title}: ${found.map(({ label, column }) => `${label} ${value(column)}`).join(", ") || "no samples"}`,
+      });
     keyed(
       this.#list,
       this.#rows,
       found,
       ({ series }) => series.id,
-      ({ label, look, dash, series }) => {
+      ({ label, dash, series }) => {
         const name = several ? `${plain(series.server)} ${label}` : label;
-        const swatch = h("span", { class: "ll-stroke", "data-dash": dash.length ? "true" : null, "aria-hidden": "true" });
+        const swatch = h("span", {
+          class: "ll-stroke",
+          "data-dash": dash.join() || null,
+          "aria-hidden": "true",
+        });
         const row = h("span", { class: "ll-owner" }, swatch, h("span", { class: "ll-name" }, name));
-        row.append(h("span", { class: "ll-note" }), h("span", { class: "ll-value", "data-series": series.id }));
+        row.append(
+          h("span", { class: "ll-note" }),
+          h("span", { class: "ll-value", "data-series": series.id }),
+        );
         return h("li", {}, row);
       },
       (el, { column, look }) => {

@@ -1,130 +1,265 @@
-/** The newest spans on the panels' time axis; one is selected by click or arrow keys and described below. */
+/** The newest traces on the panels' time axis; one span is selected by click or arrow keys and described below. */
 
-import { GUTTER, MARGIN } from "../axis.js";
-import { consume, h, keyed, setAttribute, setText } from "../dom.js";
-import { count, duration, plain, rate } from "../format.js";
+import { GUTTER, MARGIN, timeTicks } from "../axis.js";
+import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
+import { bytes, clock, count, duration, plain, rate } from "../format.js";
 import { SPANS, spanKind } from "../theme.js";
 
 /** @import { Frame, Shared } from "../dashboard.js" */
 /** @import { Span } from "../types.js" */
 
-const MAX_SHOWN = 60;
+const MAX_SHOWN = 80;
+let made = 0;
+
+/** @typedef {{ span: Span, depth: number, first: boolean }} Row `first`: the row begins a trace */
 
 export class Waterfall {
   el;
   #shared;
-  #list = h("ul", { class: "ll-spans", role: "listbox", tabindex: 0, "aria-label": "Spans, newest last" });
-  /** @type {Map<string, HTMLLIElement>} */
+  #prefix;
+  #list = h("div", {
+    class: "ll-spans",
+    role: "listbox",
+    tabindex: 0,
+    "aria-label": "Spans, newest trace first",
+  });
+  #lines = h("div", { class: "ll-lines", "aria-hidden": "true" });
+  /** @type {Map<string, HTMLElement>} */
+  #lineByTick = new Map();
+  #cursor = h("div", { class: "ll-cursor", "aria-hidden": "true" });
+  /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
-  #details = h("p", { class: "ll-details", "data-field": "selected", "aria-live": "polite" });
-  #empty = h("p", { class: "ll-empty" }, "No calls in this window; try: %llama chat Hello");
-  /** @type {readonly Span[]} */
+  #details = h("p", { class: "ll-details", "data-field": "selected", role: "status" });
+  #emptyText = h("span");
+  #emptyCommand = h("code");
+  #emptyButton = h("button", { type: "button", class: "ll-button" }, "Show it");
+  #empty = h(
+    "p",
+    { class: "ll-empty", "data-field": "empty" },
+    this.#emptyText,
+    this.#emptyCommand,
+    this.#emptyButton,
+  );
+  /** @type {readonly Row[]} */
   #shown = [];
+  /** @type {Span | undefined} */
+  #newest;
 
   /** @param {Shared} shared */
   constructor(shared) {
+    const { signal, store } = shared;
     this.#shared = shared;
+    made += 1;
+    this.#prefix = `ll-${made}`;
     this.el = h(
       "section",
       { class: "ll-panel ll-waterfall", "aria-label": "Spans" },
       h("h3", {}, "Spans"),
-      h("div", { class: "ll-chart" }, this.#list, this.#empty, this.#details),
+      h("div", { class: "ll-tracks" }, this.#lines, this.#list, this.#cursor, this.#empty),
+      this.#details,
     );
-    this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal: shared.signal });
+    this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
+    this.#list.addEventListener("pointermove", (event) => this.#onMove(event), { signal });
+    this.#list.addEventListener("pointerleave", () => store.set({ cursorMs: null }), { signal });
+    this.#emptyButton.addEventListener("click", () => this.#newest && shared.onShow(this.#newest), {
+      signal,
+    });
   }
 
   /** @param {Frame} frame */
-  render({ history, range, width, theme, selected }) {
+  render({ history, state, range, until, width, theme, selected }) {
     const [from, to] = range;
-    this.#shown = [...history.spans.values()]
-      .filter((span) => span.end_ms >= from && span.start_ms <= to)
-      .sort((a, b) => a.start_ms - b.start_ms || (a.depth ?? 0) - (b.depth ?? 0))
-      .slice(-MAX_SHOWN);
-    this.#empty.hidden = this.#shown.length > 0;
-    this.#list.hidden = this.#shown.length === 0;
     const inner = width - GUTTER - MARGIN;
-    const x = (/** @type {number} */ t) => GUTTER + (Math.min(to, Math.max(from, t)) - from) / (to - from) * inner;
-    const atEnd = this.#list.scrollTop + this.#list.clientHeight >= this.#list.scrollHeight - 8;
+    const x = (/** @type {number} */ t) => ((Math.min(to, Math.max(from, t)) - from) / (to - from)) * inner;
+    const known = [...history.spans.values()].filter((span) => span.start_ms <= until);
+    this.#newest = known.reduce((a, b) => (a && a.start_ms >= b.start_ms ? a : b), known[0]);
+    this.#shown = inOrder(known.filter((span) => span.end_ms >= from && span.start_ms <= to)).slice(
+      0,
+      MAX_SHOWN,
+    );
+    this.#renderEmpty(state.server !== null);
+    this.#renderLines(range, inner, x);
     keyed(
       this.#list,
       this.#rows,
       this.#shown,
-      (span) => span.span_id,
-      (span) => {
-        const row = h("li", { class: "ll-span", role: "option", id: `ll-${span.span_id}` });
-        row.append(h("span", { class: "ll-span-bar" }), h("span", { class: "ll-span-name" }));
-        row.addEventListener("click", () => this.#select(span.span_id), { signal: this.#shared.signal });
-        return row;
-      },
-      (row, span) => {
-        const error = span.status === "error";
-        const look = SPANS[error ? "error" : spanKind(span.name)] ?? SPANS["other"];
+      ({ span }) => span.span_id,
+      ({ span }) => this.#make(span),
+      (row, { span, depth, first }) => {
+        const [track, name, time] = /** @type {HTMLElement[]} */ ([...row.children]);
+        const bar = /** @type {HTMLElement | undefined} */ (track?.firstElementChild);
+        if (!track || !bar || !name || !time) return;
+        const failed = span.status === "error";
+        const look = SPANS[failed ? "error" : spanKind(span.name)] ?? SPANS["other"];
         const [left, right] = [x(span.start_ms), x(span.end_ms)];
-        const bar = /** @type {HTMLElement} */ (row.firstElementChild);
-        const name = /** @type {HTMLElement} */ (row.lastElementChild);
-        bar.style.left = `${left}px`;
-        bar.style.width = `${Math.max(2, right - left)}px`;
-        if (look) bar.style.background = theme.color(look);
-        const text = `${error ? "\u2715 " : ""}${"\u00b7 ".repeat(span.depth ?? 0)}${plain(span.name)} ${lasted(span)}`;
-        setText(name, text);
-        // The name stands where there is room: behind the bar, else before it.
-        const room = width - MARGIN - right - 6;
-        const before = room < Math.min(240, 6.2 * text.length);
-        name.style.left = before ? "0" : `${right + 6}px`;
-        name.style.width = before ? `${Math.max(0, left - 6)}px` : `${Math.max(0, room)}px`;
-        setAttribute(name, "data-side", before ? "before" : "behind");
+        bar.style.transform = `translateX(${GUTTER + left}px)`;
+        bar.style.width = `${Math.max(3, right - left)}px`;
+        if (look) bar.style.backgroundColor = theme.color(look);
+        track.style.width = `${width}px`;
+        name.style.paddingLeft = `${Math.min(depth, 8) * 12}px`;
+        setText(name, `${failed ? "\u2715 " : ""}${plain(span.name)}`);
+        setText(time, duration((span.end_ms - span.start_ms) / 1000));
+        setAttribute(row, "data-first", first);
+        setAttribute(row, "data-depth", depth);
         setAttribute(row, "aria-selected", span.span_id === selected ? "true" : "false");
       },
     );
-    setAttribute(this.#list, "aria-activedescendant", selected ? `ll-${selected}` : null);
-    if (atEnd) this.#list.scrollTop = this.#list.scrollHeight;
     const span = selected === null ? undefined : history.spans.get(selected);
-    setText(this.#details, span ? describe(span) : "");
+    const visible = this.#shown.some((row) => row.span === span);
+    setAttribute(this.#list, "aria-activedescendant", span && visible ? this.#id(span) : null);
+    setAttribute(this.#details, "data-selected", span ? span.span_id : null);
+    setFacts(
+      this.#details,
+      span ? describe(span) : [this.#shown.length > 0 && "Select a span for its details."],
+    );
   }
 
-  /** @param {string | null} id */
-  #select(id) {
-    this.#shared.store.set({ selected: this.#shared.store.view.selected === id ? null : id });
+  /** @param {boolean} served */
+  #renderEmpty(served) {
+    const none = this.#shown.length === 0;
+    this.#empty.hidden = !none;
+    this.#list.hidden = none;
+    this.#lines.hidden = none && this.#newest === undefined;
+    if (!none) return;
+    const [text, command] = this.#newest
+      ? [`No calls in this window; the last began at ${clock(this.#newest.start_ms)}. `, ""]
+      : served
+        ? ["No calls yet: begin a cell with ", "%%llama"]
+        : ["No server yet: ", "%llama start"];
+    setText(this.#emptyText, text ?? "");
+    setText(this.#emptyCommand, command ?? "");
+    this.#emptyCommand.hidden = !command;
+    this.#emptyButton.hidden = this.#newest === undefined;
+  }
+
+  /**
+   * The panels' grid and cursor, carried on through the rows.
+   *
+   * @param {readonly [number, number]} range
+   * @param {number} inner
+   * @param {(t: number) => number} x
+   */
+  #renderLines([from, to], inner, x) {
+    keyed(
+      this.#lines,
+      this.#lineByTick,
+      timeTicks(from, to, inner),
+      String,
+      () => h("i"),
+      (line, tick) => {
+        line.style.transform = `translateX(${GUTTER + x(tick)}px)`;
+      },
+    );
+    const { cursorMs } = this.#shared.store.view;
+    const shown = cursorMs !== null && cursorMs >= from && cursorMs <= to;
+    this.#cursor.hidden = !shown;
+    if (shown) this.#cursor.style.transform = `translateX(${GUTTER + x(cursorMs)}px)`;
+  }
+
+  /** @param {Span} span */
+  #make(span) {
+    const row = h(
+      "div",
+      { class: "ll-span", role: "option", id: this.#id(span) },
+      h("span", { class: "ll-track" }, h("span", { class: "ll-span-bar" })),
+      h("span", { class: "ll-span-name" }),
+      h("span", { class: "ll-span-time" }),
+    );
+    const { store, signal } = this.#shared;
+    row.addEventListener(
+      "click",
+      () => store.set({ selected: store.view.selected === span.span_id ? null : span.span_id }),
+      { signal },
+    );
+    return row;
+  }
+
+  /** @param {Span} span */
+  #id(span) {
+    return `${this.#prefix}-${span.span_id}`;
+  }
+
+  /** @param {PointerEvent} event */
+  #onMove(event) {
+    const width = this.#rows.values().next().value?.firstElementChild?.clientWidth ?? 0;
+    const inner = width - GUTTER - MARGIN;
+    const at = event.clientX - this.#list.getBoundingClientRect().left - GUTTER;
+    const [from, to] = this.#shared.visible();
+    this.#shared.store.set({ cursorMs: at < 0 || at > inner ? null : from + (at / inner) * (to - from) });
   }
 
   /** @param {KeyboardEvent} event */
   #onKey(event) {
-    if (event.key === "Escape") {
-      consume(event);
-      this.#shared.store.set({ selected: null });
-      return;
-    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
     const last = this.#shown.length - 1;
-    const at = this.#shown.findIndex((span) => span.span_id === this.#shared.store.view.selected);
+    const at = this.#shown.findIndex(({ span }) => span.span_id === this.#shared.store.view.selected);
+    const parent = this.#shown.findLastIndex((row, i) => i < at && row.depth < (this.#shown[at]?.depth ?? 0));
     /** @type {Record<string, number>} */
-    const moves = { ArrowDown: at + 1, ArrowUp: at < 0 ? last : at - 1, Home: 0, End: last };
+    const moves = {
+      ArrowDown: at + 1,
+      ArrowUp: at - 1,
+      ArrowLeft: parent,
+      ArrowRight: at + 1,
+      Home: 0,
+      End: last,
+    };
     const to = moves[event.key];
     if (to === undefined || last < 0) return;
     consume(event);
-    const span = this.#shown[Math.min(last, Math.max(0, to))];
-    if (!span) return;
-    this.#shared.store.set({ selected: span.span_id });
-    this.#rows.get(span.span_id)?.scrollIntoView({ block: "nearest" });
+    const next = this.#shown[Math.min(last, Math.max(0, to))];
+    if (!next) return;
+    this.#shared.store.set({ selected: next.span.span_id });
+    this.#rows.get(next.span.span_id)?.scrollIntoView({ block: "nearest" });
   }
 }
 
-/** @param {Span} span */
-function lasted(span) {
-  return duration((span.end_ms - span.start_ms) / 1000);
+/**
+ * The newest trace first; within it each span before its children, in order of time.
+ *
+ * @param {readonly Span[]} spans
+ * @returns {Row[]}
+ */
+export function inOrder(spans) {
+  const byTime = [...spans].sort((a, b) => a.start_ms - b.start_ms || b.end_ms - a.end_ms);
+  const ids = new Set(byTime.map((span) => span.span_id));
+  /** @type {Map<string, Span[]>} */
+  const children = new Map();
+  /** @type {Map<string, Span[]>} */
+  const traces = new Map();
+  for (const span of byTime) {
+    const inside = span.parent_id && ids.has(span.parent_id) && span.parent_id !== span.span_id;
+    const [map, key] = inside ? [children, span.parent_id ?? ""] : [traces, span.trace_id];
+    map.get(key)?.push(span) ?? map.set(key, [span]);
+  }
+  /** @type {Row[]} */
+  const rows = [];
+  /** @type {Set<string>} */
+  const seen = new Set();
+  const add = (/** @type {Span} */ span, /** @type {number} */ depth, /** @type {boolean} */ first) => {
+    if (seen.has(span.span_id) || depth > 60) return;
+    seen.add(span.span_id);
+    rows.push({ span, depth, first });
+    for (const child of children.get(span.span_id) ?? []) add(child, depth + 1, false);
+  };
+  const newestFirst = [...traces.values()].sort((a, b) => (b[0]?.start_ms ?? 0) - (a[0]?.start_ms ?? 0));
+  for (const roots of newestFirst) roots.forEach((root, index) => void add(root, 0, index === 0));
+  return rows;
 }
 
 /** @param {Span} span */
 function describe(span) {
-  const tokens = span.output_tokens == null ? null : `${count(span.input_tokens)} \u2192 ${count(span.output_tokens)} tokens`;
+  const cached = span.cached_tokens ? ` (${count(span.cached_tokens)} cached)` : "";
+  const failed = span.status === "error";
   return [
     plain(span.name),
-    lasted(span),
-    tokens,
-    span.decode_tokens_per_s == null ? null : `${rate(span.decode_tokens_per_s)} tokens/s`,
-    span.ttft_s == null ? null : `first token ${duration(span.ttft_s)}`,
-    span.status === "error" ? `error: ${plain(span.error_type ?? "unknown")}` : "ok",
-    `trace ${span.trace_id.slice(0, 8)}`,
-  ]
-    .filter(Boolean)
-    .join(" \u00b7 ");
+    `${duration((span.end_ms - span.start_ms) / 1000)} from ${clock(span.start_ms)}`,
+    span.output_tokens != null &&
+      `${count(span.input_tokens)}${cached} \u2192 ${count(span.output_tokens)} tokens`,
+    span.decode_tokens_per_s != null && `${rate(span.decode_tokens_per_s)} tokens/s`,
+    span.ttft_s != null && `first token ${duration(span.ttft_s)}`,
+    span.energy_j != null && `${rate(span.energy_j)} J`,
+    span.peak_bytes != null && `peak ${bytes(span.peak_bytes)}`,
+    failed ? `error: ${plain(span.error_type ?? "unknown")}` : "ok",
+    `trace ${plain(span.trace_id).slice(0, 8)}`,
+  ];
 }
