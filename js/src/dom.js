@@ -39,6 +39,21 @@ export function setText(el, text) {
 }
 
 /**
+ * Facts in one line, which breaks between them and not inside.
+ *
+ * @param {Element} el
+ * @param {readonly (string | null | undefined | false)[]} facts
+ */
+export function setFacts(el, facts) {
+  const shown = facts.filter((fact) => typeof fact === "string" && fact !== "");
+  const text = shown.join(" \u00b7 ");
+  if (el.textContent === text) return;
+  el.replaceChildren(
+    ...shown.flatMap((fact, i) => [i ? " \u00b7 " : "", h("span", { class: "ll-fact" }, fact || "")]),
+  );
+}
+
+/**
  * Children of `parent` by key: kept, made or removed, in the order of `items`.
  *
  * @template T

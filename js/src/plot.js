@@ -156,8 +156,13 @@ export class Plot {
         },
       },
       hooks: {
-        drawClear: [(u) => this.#drawBand(u)],
-        draw: [(u) => this.#drawMark(u)],
+        drawClear: [(u) => this.#drawBand(u, false)],
+        draw: [
+          (u) => {
+            this.#drawBand(u, true);
+            this.#drawMark(u);
+          },
+        ],
         setCursor: [
           (u) => {
             if (this.#applying) return;
@@ -179,8 +184,13 @@ export class Plot {
     return new uPlot(options, [first.t, ...first.values], this.el);
   }
 
-  /** The selected span's time, behind everything. @param {uPlot} u */
-  #drawBand(u) {
+  /**
+   * The selected span's time: its area behind the lines, its edges in front.
+   *
+   * @param {uPlot} u
+   * @param {boolean} edges
+   */
+  #drawBand(u, edges) {
     const band = this.#drawing?.band;
     if (!band) return;
     const { left, top, width, height } = u.bbox;
@@ -189,11 +199,13 @@ export class Plot {
     if (to <= left || from >= left + width) return;
     u.ctx.save();
     u.ctx.fillStyle = this.#theme.accent;
-    u.ctx.globalAlpha = 0.14;
-    u.ctx.fillRect(from, top, Math.max(1, to - from), height);
-    u.ctx.globalAlpha = 0.8;
-    u.ctx.fillRect(from, top, uPlot.pxRatio, height);
-    u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+    if (edges) {
+      u.ctx.fillRect(from, top, uPlot.pxRatio, height);
+      u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+    } else {
+      u.ctx.globalAlpha = 0.14;
+      u.ctx.fillRect(from, top, Math.max(1, to - from), height);
+    }
     u.ctx.restore();
   }
 

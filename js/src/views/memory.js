@@ -2,7 +2,7 @@
 
 import { valueTicks } from "../axis.js";
 import { cut, maximum, stack } from "../columns.js";
-import { consume, h, keyed, setAttribute, setText } from "../dom.js";
+import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, NA, percent, plain } from "../format.js";
 import { Plot } from "../plot.js";
 import { OWNERS } from "../theme.js";
@@ -112,7 +112,7 @@ export class Memory {
       const value = column < 0 ? null : history.valueAt(column, cursorRow);
       if (value !== null) parts.push(show(value));
     }
-    setText(this.#summary, parts.join(" \u00b7 "));
+    setFacts(this.#summary, parts);
     setAttribute(this.el, "data-device", state.devices.length ? device.id : null);
   }
 

@@ -86,7 +86,11 @@ export class Now {
     );
     this.#kvBar.hidden = filled === null;
     this.#bar.style.width = `${Math.min(100, (filled ?? 0) * 100)}%`;
-    this.#set("calls", count(totals?.calls ?? 0), totals?.errors ? `${count(totals.errors)} failed` : "");
+    this.#set(
+      "calls",
+      count(totals?.calls ?? 0),
+      totals?.errors ? `${count(totals.errors)} error ${totals.errors === 1 ? "span" : "spans"}` : "",
+    );
     this.#set("input_tokens", count(totals?.input_tokens ?? 0), "");
     this.#set("output_tokens", count(totals?.output_tokens ?? 0), "");
     const traces = totals?.traces ?? 0;

@@ -58,6 +58,7 @@ export class Rates {
       .map((series, column) => ({ series, column, ...lineOf(series) }))
       .filter(({ series }) => series.group === this.#group);
     this.#empty.hidden = found.length > 0;
+    this.#plot.el.hidden = found.length === 0;
     const several = new Set(found.map(({ series }) => series.server)).size > 1;
     const cutout = cut(
       history,
@@ -65,7 +66,7 @@ export class Rates {
       range,
     );
     const slots = this.#group === "slots" ? (state.server?.slots ?? 1) : 0;
-    const max = Math.max(maximum(cutout.values) * 1.12, slots * 1.12, 1);
+    const max = Math.max(maximum(cutout.values) * 1.12, slots * 1.12, this.#counted ? 1 : 10);
     const format = this.#counted ? count : rate;
     const value = (/** @type {number} */ column) => format(history.valueAt(column, cursorRow));
     this.#plot.render({
