@@ -23,7 +23,9 @@ _INTERVAL_S = 0.5
 class Feed:
     """Sends what is new to one widget, twice a second, from a thread of its own."""
 
-    def __init__(self, snapshot: Callable[[], dict[str, Any]], samples: SampleSource, spans: SpanSource, send: Send) -> None:
+    def __init__(
+        self, snapshot: Callable[[], dict[str, Any]], samples: SampleSource, spans: SpanSource, send: Send
+    ) -> None:
         self._snapshot, self._samples, self._send = snapshot, samples, send
         self._changed = threading.Event()
         self._end = threading.Event()
@@ -35,7 +37,7 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="llamatelemetry-feed", daemon=True)
 
     def start(self) -> None:
-        """Send from now on; does nothing on ipykernel 7.0, where a thread cannot send (the end of a cell still does)."""
+        """Send from now on; does nothing on ipykernel 7.0, where a thread cannot send."""
         ipykernel = sys.modules.get("ipykernel")
         if ipykernel is None or tuple(ipykernel.version_info[:2]) != (7, 0):
             self._thread.start()

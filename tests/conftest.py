@@ -26,7 +26,18 @@ REPO = Path(__file__).resolve().parents[1]
 OUTSIDE = dict(os.environ)
 #: Inherited by every process that a test starts, however deep: names them as ours.
 RUN = f"LLAMATELEMETRY_TEST_RUN={uuid.uuid4().hex}"
-_FOREIGN = ("LLAMA_", "OTEL_", "LLAMATELEMETRY_", "KAGGLE_", "COLAB_", "VSCODE_", "PAPERMILL_", "GRAPHISTRY_", "JUPYTER_", "JPY_")
+_FOREIGN = (
+    "LLAMA_",
+    "OTEL_",
+    "LLAMATELEMETRY_",
+    "KAGGLE_",
+    "COLAB_",
+    "VSCODE_",
+    "PAPERMILL_",
+    "GRAPHISTRY_",
+    "JUPYTER_",
+    "JPY_",
+)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 

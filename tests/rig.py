@@ -42,7 +42,15 @@ class Lab:
     def __init__(self, folder: Path, kernels: dict[str, Path]) -> None:
         self.folder, self.root = folder, folder / "root"
         self.root.mkdir()
-        names = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
+        names = (
+            "HOME",
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+            "IPYTHONDIR",
+        )
         self.environment = os.environ | {name: str(folder / name.lower()) for name in names}
         for name in names:
             Path(self.environment[name]).mkdir()
@@ -53,7 +61,9 @@ class Lab:
             (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": name, "language": "python"}))
         config = Path(self.environment["JUPYTER_CONFIG_DIR"]) / "labconfig"
         config.mkdir()
-        (config / "page_config.json").write_text('{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}')
+        (config / "page_config.json").write_text(
+            '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}'
+        )
 
     def __enter__(self) -> Lab:
         with socket.socket() as free:
@@ -73,7 +83,9 @@ class Lab:
                 self.ask("GET", "/api/status")
                 return self
             except (urllib.error.URLError, ConnectionError):
-                assert self.process.poll() is None and time.monotonic() < deadline, (self.folder / "lab.log").read_text()
+                assert self.process.poll() is None and time.monotonic() < deadline, (
+                    self.folder / "lab.log"
+                ).read_text()
                 time.sleep(0.1)
 
     def ask(self, method: str, path: str) -> Any:
@@ -100,7 +112,11 @@ class Browser:
         chrome = shutil.which(os.environ.get("CHROME") or "chromium")
         assert chrome, "no Chromium; make test installs it"
         self.context = self.playwright.chromium.launch_persistent_context(
-            self.profile, executable_path=chrome, headless=True, args=CHROMIUM.split(), viewport={"width": 1280, "height": 1100}
+            self.profile,
+            executable_path=chrome,
+            headless=True,
+            args=CHROMIUM.split(),
+            viewport={"width": 1280, "height": 1100},
         )
         self.context.set_default_timeout(60_000)
         return self
@@ -115,9 +131,15 @@ class Notebook:
     """A notebook that is open in JupyterLab; console errors and requests to other hosts are collected."""
 
     @classmethod
-    def open(cls, lab: Lab, browser: Browser, content: Path | list[str], *, kernel: str = "python3", wait: bool = True) -> Notebook:
+    def open(
+        cls, lab: Lab, browser: Browser, content: Path | list[str], *, kernel: str = "python3", wait: bool = True
+    ) -> Notebook:
         """Open a notebook file, or a new one with these cells."""
-        book = nbformat.read(content, 4) if isinstance(content, Path) else nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in content])
+        book = (
+            nbformat.read(content, 4)
+            if isinstance(content, Path)
+            else nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in content])
+        )
         book.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
         self = cls()
         self.lab, self.path = lab, lab.root / f"book-{len(list(lab.root.iterdir()))}.ipynb"
@@ -128,7 +150,14 @@ class Notebook:
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         self.page.on("pageerror", lambda e: self.errors.append(str(e)))
         here = urlsplit(lab.url).netloc
-        self.page.on("request", lambda r: self.foreign.append(r.url) if urlsplit(r.url).scheme.startswith("http") and urlsplit(r.url).netloc != here else None)
+        self.page.on(
+            "request",
+            lambda r: (
+                self.foreign.append(r.url)
+                if urlsplit(r.url).scheme.startswith("http") and urlsplit(r.url).netloc != here
+                else None
+            ),
+        )
         self.page.goto(f"{lab.url}/lab/tree/{self.path.name}?token={TOKEN}&reset")
         self.page.wait_for_selector(".jp-Notebook .jp-Cell")
         if wait:

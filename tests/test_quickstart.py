@@ -30,10 +30,17 @@ def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook):
     opened = notebook(QUICKSTART)
     opened.run_all()
     page = opened.page
-    totals = json.loads(opened.kernel("import json, llamatelemetry_jupyter as lt; print(json.dumps(lt.current_session().spans.totals()))"))
+    totals = json.loads(
+        opened.kernel(
+            "import json, llamatelemetry_jupyter as lt; print(json.dumps(lt.current_session().spans.totals()))"
+        )
+    )
     assert totals["calls"] == 3
     assert totals["errors"] == 0
-    page.wait_for_function("n => document.querySelector('.llamatelemetry [data-field=spans]')?.textContent.replace(',', '') === String(n)", arg=totals["spans"])
+    page.wait_for_function(
+        "n => document.querySelector('.llamatelemetry [data-field=spans]')?.textContent.replace(',', '') === String(n)",
+        arg=totals["spans"],
+    )
     assert field(page, "output_tokens") == str(totals["output_tokens"])
     assert field(page, "calls") == "3"
     assert "smollm2-135m" in field(page, "model")

@@ -193,7 +193,8 @@ class _Reader:
         # The smallest tensor info takes 24 bytes, the smallest key 13: a count that cannot fit is refused unread.
         if key_count > min(_MAX_KEYS, self.size // 13) or tensor_count > min(_MAX_TENSORS, self.size // 24):
             raise _error(
-                self.path, f"claims {key_count:,} keys and {tensor_count:,} tensors in {self.size:,} bytes: it is damaged"
+                self.path,
+                f"claims {key_count:,} keys and {tensor_count:,} tensors in {self.size:,} bytes: it is damaged",
             )
         metadata: dict[str, Value] = {}
         for _ in range(key_count):
@@ -283,4 +284,6 @@ class _Reader:
                 self.path,
                 f"is truncated: its weights reach to byte {start + (length or 0):,}, the file ends at {self.size:,}",
             )
-        return TensorInfo(name, TENSOR_TYPES[kind][0] if kind in TENSOR_TYPES else f"type {kind}", dimensions, start, length)
+        return TensorInfo(
+            name, TENSOR_TYPES[kind][0] if kind in TENSOR_TYPES else f"type {kind}", dimensions, start, length
+        )

@@ -20,7 +20,8 @@ from ..values import EngineBuffer, Owner
 _MIB = 1 << 20
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:DSV4 \S+ )?(model|output|KV|RS|LoRA|compute|state) buffer size =\s+([\d.]+) MiB")
 _OWNERS: dict[str, Owner] = {
-    "model": "weights", "LoRA": "weights", "KV": "kv", "RS": "kv", "state": "kv", "compute": "compute", "output": "output",
+    "model": "weights", "LoRA": "weights", "KV": "kv", "RS": "kv", "state": "kv",
+    "compute": "compute", "output": "output",
 }  # fmt: skip
 _LISTENING = re.compile(r"listening on (https?://\S+)")
 # Stages in the order in which a start passes them; the fraction is how far a start has come, by stages, not by time.

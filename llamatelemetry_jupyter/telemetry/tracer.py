@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -18,7 +19,6 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from .. import __version__
 from ..clock import now_ns
 from ..values import JSON, Outcome
 from . import semconv
@@ -86,7 +86,7 @@ class Observer:
                 attributes[name] = [value] if isinstance(value, str) else [str(v) for v in _sequence(value)]
         if _captures() and request.get("messages"):
             attributes[semconv.INPUT_MESSAGES] = _cut(json.dumps(request["messages"], ensure_ascii=False))
-        tracer = trace.get_tracer(SCOPE, __version__)
+        tracer = trace.get_tracer(SCOPE, version("llamatelemetry-jupyter"))
         name = f"{operation} {model}" if model else operation
         span = tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes, start_time=now_ns())
         return RecordedCall(tracer, span)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .. import escape
 from ..values import GraphFrames
@@ -63,14 +63,14 @@ def graph_html(frames: GraphFrames, url: str | None = None) -> str:
 def graph_svg(frames: GraphFrames, width: int = _WIDTH) -> str:
     """Nodes by time and depth, edges from parent to child; the first 2,000 nodes of a larger graph, which it says."""
     nodes = frames.nodes.head(_MAX_DRAWN)
-    span = max([float(x) for x in nodes["x"].tolist()], default=0.0) or 1e-9
+    span = max([float(str(x)) for x in nodes["x"]], default=0.0) or 1e-9
     levels = {y: i for i, y in enumerate(sorted(set(nodes["y"]), reverse=True))}
     # Children of one parent may start within a pixel of each other: each gets at least a node's width.
     place: dict[str, tuple[float, float]] = {}
     free = dict.fromkeys(levels, float(_MARGIN))
     gap = 26.0 if len(nodes) <= _MAX_LABELS else 3.0
     for node in nodes.sort_values(["x", "y"]).itertuples():
-        x = max(_MARGIN + float(node.x) / span * (width - 2 * _MARGIN - 150), free[node.y])
+        x = max(_MARGIN + cast("float", node.x) / span * (width - 2 * _MARGIN - 150), free[node.y])
         free[node.y] = x + gap
         place[str(node.id)] = (x, 70 + levels[node.y] * _ROW)
     right = max([x for x, _ in place.values()], default=0.0) + 150

@@ -24,7 +24,12 @@ def ipython(tmp_path):
             """
         ).replace("CELLS", repr(list(cells)))
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr

@@ -100,7 +100,9 @@ def test_an_interrupt_cancels_keeps_the_text_and_marks_the_span(kernel):
     kernel.run("import llamatelemetry_jupyter as lt, time\ns = lt.current_session()")
     last = "[r for r in s.spans.rows() if r.name.startswith('chat')][-1]"
     assert kernel.value(f"{last}.status, {last}.error_type") == "error KeyboardInterrupt"
-    kernel.run("c = s.engine().client\nend = time.monotonic() + 10\nwhile any(x.busy for x in c.slots()) and time.monotonic() < end: time.sleep(.05)")
+    kernel.run(
+        "c = s.engine().client\nend = time.monotonic() + 10\nwhile any(x.busy for x in c.slots()) and time.monotonic() < end: time.sleep(.05)"
+    )
     assert kernel.value("any(x.busy for x in c.slots())") == "False"
     assert kernel.run("%llama chat -n 2 -t 0 again")[0]["status"] == "ok"
 
@@ -122,7 +124,10 @@ def test_a_killed_engine_leaves_the_partial_answer_and_its_span(kernel):
     last = "[r for r in s.spans.rows() if r.name.startswith('chat')][-1]"
     assert kernel.value(f"{last}.status") == "error"
     deadline = time.monotonic() + 10
-    while "crashed" not in (said := " ".join(kernel.run("%llama chat hi")[0].get("traceback", []))) and time.monotonic() < deadline:
+    while (
+        "crashed" not in (said := " ".join(kernel.run("%llama chat hi")[0].get("traceback", [])))
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.2)
     assert "killed" in said
     assert "%llama start" in said

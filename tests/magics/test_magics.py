@@ -25,7 +25,10 @@ import threading, multiprocessing, IPython.core.magics.extension
 
 def test_loading_prints_nothing_and_imports_nothing_heavy(ipython):
     heavy = "numpy pandas pyarrow plotly graphistry requests httpx anywidget opentelemetry.sdk pynvml".split()
-    printed = ipython(f"import sys\nbefore = set(sys.modules)\n{LOAD}", f"print([m for m in {heavy} if m in set(sys.modules) - before])")
+    printed = ipython(
+        f"import sys\nbefore = set(sys.modules)\n{LOAD}",
+        f"print([m for m in {heavy} if m in set(sys.modules) - before])",
+    )
     assert printed == "[]\n"
 
 

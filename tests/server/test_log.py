@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from llamatelemetry_jupyter.errors import CommandError
 from llamatelemetry_jupyter.server.log import Log, explain
 from llamatelemetry_jupyter.server.settings import ServerSettings
-from llamatelemetry_jupyter.errors import CommandError
 
 LINES = [
     "0.00.014.573 I srv    load_model: loading model '/models/x.gguf'",

@@ -126,9 +126,7 @@ while True:
 
 
 def test_interrupts_of_a_cell_leave_the_server_up_and_the_end_of_the_kernel_ends_it():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         pid, url, key = parent.stdout.readline().split()
         for _ in range(20):

@@ -16,7 +16,14 @@ pytestmark = pytest.mark.floor
 
 
 def row(number, **fields):
-    known = {"trace_id": f"{number // 5:032x}", "parent_id": None, "name": "chat m", "kind": "client", "start_ns": number, "end_ns": number + 1}
+    known = {
+        "trace_id": f"{number // 5:032x}",
+        "parent_id": None,
+        "name": "chat m",
+        "kind": "client",
+        "start_ns": number,
+        "end_ns": number + 1,
+    }
     return SpanRow(span_id=f"{number:016x}", **(known | fields))
 
 
@@ -53,7 +60,9 @@ time.sleep(60)
 
 
 def test_a_killed_kernel_loses_nothing_that_is_older_than_the_group(tmp_path):
-    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "s.sqlite")], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "s.sqlite")], stdout=subprocess.PIPE, text=True
+    )
     assert writer.stdout.readline() == "idle\n"
     writer.send_signal(signal.SIGKILL)
     writer.wait()
