@@ -170,7 +170,15 @@ def fault_report(request: pytest.FixtureRequest) -> Callable[..., None]:
     """``fault_report(id=, what=, tried=, survived=, lost=, seconds=)``: one row of build/faults/results.json."""
     rows = request.config.stash.setdefault(_FAULTS, [])
 
-    def report(*, id: str, what: str, tried: int, survived: int, lost: int | str, seconds: float) -> None:
+    def report(
+        *,
+        id: str,  # noqa: A002 (the name of the column)
+        what: str,
+        tried: int,
+        survived: int,
+        lost: int | str,
+        seconds: float,
+    ) -> None:
         rows.append(
             {"id": id, "what": what, "tried": tried, "survived": survived, "lost": lost, "seconds": round(seconds, 2)}
         )
@@ -197,13 +205,23 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A running JupyterLab with the kernels ``python3`` (this environment) and, where .venv-floor is, ``kaggle``."""
+    """A running JupyterLab whose kernel ``python3`` is this environment."""
     from rig import Lab
 
-    kernels = {"python3": Path(sys.executable)}
-    if (floor := REPO / ".venv-floor" / "bin" / "python").exists():
-        kernels["kaggle"] = floor
-    with Lab(tmp_path_factory.mktemp("lab"), kernels) as running:
+    with Lab(tmp_path_factory.mktemp("lab") / "home", {"python3": Path(sys.executable)}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kaggle_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The same JupyterLab with Kaggle's versions of kernel and widgets; its kernel is ``kaggle``."""
+    from rig import Lab
+
+    floor = REPO / ".venv-floor"
+    if not (floor / ".stamp").exists():
+        pytest.fail("no environment with Kaggle's versions; try: make .venv-floor/.stamp")
+    kernels = {"kaggle": floor / "bin" / "python"}
+    with Lab(tmp_path_factory.mktemp("kaggle-lab") / "home", kernels, extensions=floor) as running:
         yield running
 
 
@@ -217,14 +235,18 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def notebook(lab: Lab, browser: Browser) -> Iterator[Callable[..., Notebook]]:
-    """``notebook(path or cells, kernel="python3", trusted=…)``: opens it in JupyterLab; closed with its kernel at the end."""
+def notebook(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Callable[..., Notebook]]:
+    """``notebook(path or cells, kernel="python3", wait=True)``: opens it in JupyterLab; closed with its kernel at the end.
+
+    ``kernel="kaggle"``: with Kaggle's versions of kernel and widgets, under the same JupyterLab.
+    """
     opened: list[Notebook] = []
 
-    def open_notebook(content: Any, *, kernel: str = "python3", **options: Any) -> Notebook:
+    def open_notebook(content: Path | list[str], *, kernel: str = "python3", wait: bool = True) -> Notebook:
         from rig import Notebook
 
-        opened.append(Notebook.open(lab, browser, content, kernel=kernel, **options))
+        lab = request.getfixturevalue("kaggle_lab" if kernel == "kaggle" else "lab")
+        opened.append(Notebook.open(lab, browser, content, kernel=kernel, wait=wait))
         return opened[-1]
 
     yield open_notebook
