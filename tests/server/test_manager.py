@@ -112,16 +112,14 @@ def test_bad_files_are_refused_before_an_engine_is_started(manager, tmp_path, mo
 
 
 PARENT = """
-import sys, time
+import os, signal, time
 from llamatelemetry_jupyter.server.process import ServerManager
 from llamatelemetry_jupyter.server.settings import ServerSettings
 handle = ServerManager().start(ServerSettings(ctx=512))
 print(handle.pid, handle.url, handle.api_key, flush=True)
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b"interrupted\\n"))
 while True:
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        print("interrupted", flush=True)
+    time.sleep(60)
 """
 
 
