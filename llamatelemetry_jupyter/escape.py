@@ -16,8 +16,9 @@ _FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})([^`\n]*)$")
 _CODE_SPAN = re.compile(r"(?<![`\\])(`+)(?!`)([^\n]*?[^`\n])\1(?!`)")
 # Inside the <code> that we write ourselves every character that Markdown or MathJax could act on becomes an entity.
 _ACTIVE = re.compile(r"[&<>\"'*_`\\$\[\]!~|#{}]")
-# Control characters that move a cursor, set colours or hide text: C0 but tab and newline, DEL, C1, bidi overrides.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters that move a cursor, set colours or hide text: C0 but tab and newline, DEL, C1, bidi overrides;
+# and lone surrogates, which JSON can bring and UTF-8 cannot carry to the browser.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def html(text: object) -> str:

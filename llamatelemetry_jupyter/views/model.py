@@ -38,7 +38,7 @@ def snapshot(
 
     ``handle`` and ``state`` are the server's as its manager knows them; without them the newest sample tells. Totals
     are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's. ``names`` are
-    devices' product names (``Tesla T4``) where they are known.
+    devices' product names (``Tesla T4``); without them the source is asked, if it knows any.
     """
     window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
     latest = samples.latest()
@@ -50,7 +50,7 @@ def snapshot(
         "window_s": float(window_s),
         "server": _server(handle, state, latest, chosen),
         "totals": totals(spans),
-        "devices": _devices(latest, names or {}),
+        "devices": _devices(latest, names if names is not None else _names(samples)),
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
         "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
@@ -226,6 +226,11 @@ def _server(
         "input_tokens_total": sample.input_tokens_total if sample else None,
         "output_tokens_total": sample.output_tokens_total if sample else None,
     }
+
+
+def _names(samples: SampleSource) -> dict[str, str]:
+    described = getattr(samples, "devices", None)  # the ring has a table of devices; a recording may have none
+    return {one.device: one.name for one in described()} if callable(described) else {}
 
 
 def _devices(latest: Samples, names: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from .. import escape
 from ..values import SpanRow
+from .format import clock, rate, seconds, short
 
 _BAR = 32
 
@@ -42,34 +42,19 @@ class Table:
             return f"<p>{escape.html(self.empty)}</p>"
         align = ["right" if head in self.right else "left" for head in self.headers]
         head = "".join(
-            f'<th style="text-align:{a}">{escape.html(h)}</th>' for h, a in zip(self.headers, align, strict=True)
+            f'<th style="text-align:{a};padding:1px 12px 1px 0">{escape.html(h)}</th>'
+            for h, a in zip(self.headers, align, strict=True)
         )
         body = "".join(
             "<tr>"
             + "".join(
-                f'<td style="text-align:{a};white-space:pre">{escape.html(c)}</td>'
+                f'<td style="text-align:{a};padding:1px 12px 1px 0;white-space:pre">{escape.html(c)}</td>'
                 for c, a in zip(row, align, strict=True)
             )
             + "</tr>"
             for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def seconds(value: float | None) -> str:
-    """A duration in the unit that suits it."""
-    if value is None:
-        return "n/a"
-    if value < 1:
-        return f"{value * 1e3:.1f} ms"
-    return f"{value:.2f} s"
-
-
-def size(value: float | None) -> str:
-    """Bytes in MiB or GiB."""
-    if value is None:
-        return "n/a"
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
 
 
 def _number(value: float | None, form: str = "") -> str:
@@ -86,8 +71,8 @@ def spans_table(rows: Sequence[SpanRow]) -> Table:
         headers,
         tuple(
             (
-                datetime.fromtimestamp(row.start_ns / 1e9).astimezone().strftime("%H:%M:%S"),
-                _short(row.name, 48),
+                clock(row.start_ns / 1e6),
+                short(row.name, 48),
                 seconds(row.duration_s),
                 *(_call(row, value) for value in (row.input_tokens, row.cached_tokens, row.output_tokens)),
                 _call(row, row.decode_tokens_per_s, ".1f"),
@@ -106,10 +91,6 @@ def _call(row: SpanRow, value: float | None, form: str = "") -> str:
     return _number(value, form) if "gen_ai.operation.name" in row.attributes else ""
 
 
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def trace_tree(rows: Sequence[SpanRow]) -> Table:
     """One trace as a tree with, for each span, where in the trace's time it lies."""
     if not rows:
@@ -122,13 +103,13 @@ def trace_tree(rows: Sequence[SpanRow]) -> Table:
         width = max(1, min(_BAR - left, round((row.end_ns - row.start_ns) / total * _BAR)))
         facts = [f"{row.input_tokens} → {row.output_tokens} tokens"] if row.output_tokens is not None else []
         if row.decode_tokens_per_s is not None:
-            facts.append(f"{row.decode_tokens_per_s:.1f} tokens/s")
+            facts.append(f"{rate(row.decode_tokens_per_s)} tokens/s")
         if row.ttft_s is not None:
             facts.append(f"first token {seconds(row.ttft_s)}")
         if row.status == "error":
             facts.append(f"error: {row.error_type or 'unknown'}")
         bar = "\u00b7" * left + "█" * width + "\u00b7" * (_BAR - left - width)
-        lines.append((indent + _short(row.name, 48), seconds(row.duration_s), bar, ", ".join(facts)))
+        lines.append((indent + short(row.name, 48), seconds(row.duration_s), bar, ", ".join(facts)))
     return Table(("span", "duration", "when", ""), tuple(lines), frozenset({"duration"}))
 
 

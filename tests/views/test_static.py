@@ -1,0 +1,107 @@
+"""The picture that survives a save: small, without script, the same numbers in picture, table and text."""
+
+import base64
+import re
+from xml.etree import ElementTree
+
+import pytest
+from viewworld import HOSTILE, T0, Memory, Spans, handle, host, hostile, server, session, trace
+
+from llamatelemetry_jupyter.views.model import snapshot
+from llamatelemetry_jupyter.views.picture import WIDTH
+from llamatelemetry_jupyter.views.static import static_html, static_text
+
+pytestmark = pytest.mark.floor
+
+
+def drawn(html: str) -> ElementTree.Element:
+    return ElementTree.fromstring(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]))
+
+
+def words(html: str) -> str:
+    return "\n".join(drawn(html).itertext())
+
+
+def check(html: str) -> None:
+    """No script, style sheet or handler; nothing outside of the card; small."""
+    assert len(html.encode()) < 150_000
+    outside = html[: html.index("src=")] + html[html.index('">', html.index("base64,")) :]
+    assert not re.search(r"<(script|style|svg|iframe|object|b\b)|<img [^>]*onerror", outside, re.I)
+    assert outside.count("<img") + html.count("<img") <= 2
+    root = drawn(html)
+    assert {e.tag.partition("}")[2] for e in root.iter()} <= {"svg", "defs", "pattern", "rect", "path", "text"}
+    height = float(root.get("height"))
+    for element in root.iter("{http://www.w3.org/2000/svg}text"):
+        assert 0 < float(element.get("x")) < WIDTH
+        assert 0 < float(element.get("y")) < height
+
+
+def test_picture_and_table_hold_the_numbers():
+    made = snapshot(**session())
+    html = static_html(made)
+    check(html)
+    assert "smollm2-135m" in words(html)
+    for said in ("384", "31.7", "0.15 s", "59.0 of 90.0 MiB", "decode", "3.15 s"):
+        assert said in words(html)
+    for said in ("4 (136 → 384 tokens)", "19 in 3 traces", "98.0 MiB", "llama.cpp b6900 (xllamacpp)"):
+        assert said in html
+        assert said in static_text(made)
+
+
+def test_one_time_axis_in_local_time(monkeypatch):
+    labels = re.findall(r"^\d\d:\d\d:\d\d$", words(static_html(snapshot(**session()))), re.M)
+    assert len(labels) >= 3
+    assert labels == sorted(labels)
+
+
+def test_text_stays_within_100_columns():
+    made = snapshot(**session() | {"handle": handle("m" * 500)})
+    assert max(map(len, static_text(made).splitlines())) <= 100
+
+
+def test_no_calls_no_samples_no_server():
+    html = static_html(snapshot(Spans([]), Memory(), T0, 900))
+    check(html)
+    assert "no calls yet" in words(html)
+    assert "%llama start" in words(html)
+    check(static_html(snapshot(Spans(trace(1, 0)[:1]), Memory(), T0 + 10**10, 900)))
+    check(static_html(snapshot(Spans([]), Memory(host(1)), T0 + 10**9, 900)))
+    one = snapshot(Spans([]), Memory(host(0.5), server(0.5)), T0 + 10**9, 900, handle=handle())
+    check(static_html(one))
+
+
+def test_calls_before_the_window_are_named_not_drawn_over_it():
+    samples = Memory([s for s in host(400) if s.t_ns > T0 + 300 * 10**9])
+    html = static_html(snapshot(Spans(trace(1, 0)), samples, T0 + 400 * 10**9, 900))
+    check(html)
+    assert "before this window" in words(html)
+
+
+def test_an_error_is_said_not_only_coloured():
+    html = static_html(snapshot(Spans(trace(1, 0, status="error")), Memory(), T0 + 10**10, 900))
+    assert "✕ notebook cell" in words(html)
+    assert "ServerError" in html
+
+
+def test_sixteen_gpus_and_a_full_store_stay_small():
+    rows = [row for n in range(1, 200) for row in trace(n, n * 0.5, calls=3, decode_s=0.1)]
+    devices = [s for g in range(16) for s in host(120, hz=4, device=f"GPU-{g}")]
+    html = static_html(snapshot(Spans(rows), Memory(devices, server(120)), T0 + 120 * 10**9, 2400, handle=handle()))
+    check(html)
+    assert "16 GPUs together" in words(html)
+
+
+def test_a_trace_larger_than_the_picture_is_cut_and_says_so():
+    html = static_html(snapshot(Spans(trace(1, 0, calls=60, decode_s=0.2)), Memory(), T0 + 10**11, 900))
+    check(html)
+    assert "older not drawn" in words(html) or "more not drawn" in words(html)
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_hostile_text_is_shown_as_text(word):
+    rows = hostile([row for n in range(1, 30) for row in trace(n, n)], word)
+    made = snapshot(Spans(rows), Memory(host(30), server(30)), T0 + 30 * 10**9, 900, handle=handle(word), state=word)
+    html = static_html(made)
+    check(html)
+    assert "\x1b" not in html + static_text(made)
+    assert "\u202e" not in html + static_text(made)
