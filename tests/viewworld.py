@@ -82,7 +82,7 @@ def trace(
     t = start + 5_000_000
     rows = []
     for call in range(calls):
-        chat_id, end = f"{number * 1000 + call * 4 + 1:016x}", t + int((0.15 + decode_s) * 1e9)
+        chat_id, end = f"{(number << 20) + call * 4 + 1:016x}", t + int((0.15 + decode_s) * 1e9)
         common = {"trace_id": trace_id, "server": "default", "model": model, "cell_id": f"cell-{number}"}
         rows.append(
             SpanRow(
@@ -110,7 +110,7 @@ def trace(
             rows.append(
                 SpanRow(
                     **common,
-                    span_id=f"{number * 1000 + call * 4 + n:016x}",
+                    span_id=f"{(number << 20) + call * 4 + n:016x}",
                     parent_id=chat_id,
                     name=name,
                     kind="internal",
