@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from .. import escape
@@ -36,12 +36,13 @@ def trace_tree(rows: Sequence[SpanRow]) -> GraphFrames:
     import pandas as pd
 
     rows = _unique(rows)
+    labels = {name: label(name) for name in {row.name for row in rows}}
     first = min((row.start_ns for row in rows), default=0)
     nodes = pd.DataFrame(
         {
             "id": pd.Series([row.span_id for row in rows], dtype="string"),
             "kind": pd.Series([kind(row) for row in rows], dtype="string"),
-            "label": pd.Series([label(row.name) for row in rows], dtype="string"),
+            "label": pd.Series([labels[row.name] for row in rows], dtype="string"),
             "trace_id": pd.Series([row.trace_id for row in rows], dtype="string"),
             "start_ns": pd.Series([row.start_ns for row in rows], dtype="int64"),
             "duration_s": pd.Series([row.duration_s for row in rows], dtype="float64"),
@@ -99,7 +100,8 @@ def _levels(rows: Sequence[SpanRow]) -> list[int]:
     if not rows:
         return []
     depth = _depths(rows)
-    begin, end = min(r.start_ns for r in rows), max(r.end_ns for r in rows)
+    start_ns, end_ns = [row.start_ns for row in rows], [row.end_ns for row in rows]
+    begin, end = min(start_ns), max(end_ns)
     # Points that are nearer than this would cover each other in a picture of the whole.
     gap = max(1, (end - begin) // max(60, len(rows)))
     traces: dict[str, list[int]] = {}
@@ -113,12 +115,16 @@ def _levels(rows: Sequence[SpanRow]) -> list[int]:
             by_depth.setdefault(depth[rows[index].span_id], []).append(index)
         height = 0
         for _, siblings in sorted(by_depth.items()):
-            lanes = _lanes((rows[i].start_ns, max(rows[i].end_ns, rows[i].start_ns + gap)) for i in siblings)
+            if len(siblings) == 1:
+                level[siblings[0]] = height
+                height += 1
+                continue
+            lanes = _lanes((start_ns[i], max(end_ns[i], start_ns[i] + gap)) for i in siblings)
             for index, lane in zip(siblings, lanes, strict=True):
                 level[index] = height + lane
             height += max(lanes) + 1
-        starts, ends = [rows[i].start_ns for i in members], [rows[i].end_ns for i in members]
-        extents.append((min(starts), max([*ends, max(starts) + gap]), height))
+        starts = [start_ns[i] for i in members]
+        extents.append((min(starts), max(*(end_ns[i] for i in members), max(starts) + gap), height))
     bands = _lanes((start, end) for start, end, _ in extents)
     heights = [0] * (max(bands) + 1)
     for band, (_, _, height) in zip(bands, extents, strict=True):
@@ -134,6 +140,8 @@ def _lanes(intervals: Iterable[tuple[int, int]]) -> list[int]:
     """The lowest lane for each interval in which it overlaps none before it."""
     known = list(intervals)
     out = [0] * len(known)
+    if all(a[1] <= b[0] for a, b in pairwise(known)):  # one after another, as calls mostly are
+        return out
     busy: list[tuple[int, int]] = []
     free: list[int] = []
     used = 0
