@@ -1,108 +1,176 @@
-"""``make demo``: runs the quickstart without a browser and says what came of it.
+"""``make demo``: runs the quickstart headless on a real model and shows what came out.
 
-Writes build/demo/quickstart.ipynb, quickstart.html (opens without a network) and summary.json. The figures come from
-the kernel that ran the notebook, asked through the public Python API.
+Writes build/demo/quickstart.ipynb, quickstart.html (opens offline) and summary.json. The figures are asked of the
+notebook's own kernel after its last cell (:func:`print_facts` runs there), through the package's public names.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import shutil
 import sys
-import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
-from nbconvert import HTMLExporter
-
 ROOT = Path(__file__).resolve().parents[1]
-OUT = ROOT / "build" / "demo"
-SUMMARY = """
-import json as _json, llamatelemetry_jupyter as _lt
-from llamatelemetry_jupyter.graphistry.builders import trace_tree as _tree
-_s = _lt.current_session()
-_s.spans.flush()
-_rows = _s.spans.rows()
-_calls = [r for r in _rows if r.name.startswith("chat")]
-_graph = _tree(_rows)
-_rates = [r.decode_tokens_per_s for r in _calls if r.decode_tokens_per_s]
-_host = _s.snapshot()["devices"]
-print(_json.dumps({
-    "model": _s.handle.model.id, "engine": _s.handle.engine,
-    "output_tokens": sum(r.output_tokens or 0 for r in _calls),
-    "decode_tokens_per_s": sorted(_rates)[len(_rates) // 2] if _rates else None,
-    "time_to_first_token_s": min((r.ttft_s for r in _calls if r.ttft_s), default=None),
-    "span_names": sorted({r.name for r in _rows}), "spans": len(_rows),
-    "graph_nodes": len(_graph.nodes), "graph_edges": len(_graph.edges),
-    "memory": [[d["name"], o["label"], o["bytes"]] for d in _host for o in d["owners"] if o["owner"] != "free" and o["bytes"]],
-}))
-"""
+NOTEBOOK = ROOT / "notebooks" / "01-quickstart.ipynb"
+BUILD = ROOT / "build" / "demo"
+_FACTS = "demo-facts: "
+_STATIC = "data-llamatelemetry-static"  # the mark of the picture that a saved notebook keeps
 
 
-def main() -> int:
-    """0 when the notebook ran to its end."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    os.environ["LLAMATELEMETRY_BATCH"] = "1"
-    # A kernel spec of our own: the user's "python3" may be another Python.
-    with tempfile.TemporaryDirectory() as folder:
-        spec = Path(folder) / "kernels" / "python3"
-        spec.mkdir(parents=True)
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-        os.environ["JUPYTER_PATH"] = folder
-        print("== running notebooks/01-quickstart.ipynb (the first run fetches a model of 98 MB)", flush=True)
-        book, summary = execute(nbformat.read(ROOT / "notebooks" / "01-quickstart.ipynb", 4))
-    nbformat.write(book, OUT / "quickstart.ipynb")
-    exporter = HTMLExporter(template_name="lab", mathjax_url="", require_js_url="")
-    html, _ = exporter.from_notebook_node(book)
-    (OUT / "quickstart.html").write_text(html, encoding="utf-8")
-    memory = summary.pop("memory")
-    summary["static_view_bytes"] = max(static_views(book), default=None)
-    (OUT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
-    show(summary, memory)
-    return 0
+# ------------------------------------------------------------------------------------------------- inside the kernel
 
 
-def execute(book: Any) -> tuple[Any, dict[str, Any]]:
-    """The executed notebook, and what its kernel says afterwards."""
-    client = NotebookClient(book, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(OUT)}})
-    with client.setup_kernel():
-        for index, cell in enumerate(book.cells):
-            client.execute_cell(cell, index)
-        asked = nbformat.v4.new_code_cell(SUMMARY)
-        book.cells.append(asked)
-        client.execute_cell(asked, len(book.cells) - 1)
-        book.cells.pop()
-    printed = "".join(o["text"] for o in asked.outputs if o["output_type"] == "stream" and o["name"] == "stdout")
-    return book, json.loads(printed)
+def print_facts() -> None:
+    """Print what this kernel's session holds, as one line of JSON behind a mark."""
+    import llamatelemetry_jupyter as lt
+    from llamatelemetry_jupyter.graphistry.builders import trace_tree
+
+    session = lt.current_session()
+    handle = session.handle
+    rows = list(session.spans.rows())
+    calls = [row for row in rows if row.output_tokens is not None and row.decode_tokens_per_s is not None]
+    decoded = sum((row.output_tokens or 1) - 1 for row in calls)
+    decode_s = sum(((row.output_tokens or 1) - 1) / (row.decode_tokens_per_s or 1) for row in calls)
+    firsts = sorted(row.ttft_s for row in calls if row.ttft_s is not None)
+    peaks: dict[str, dict[str, int]] = {}
+    for series in session.samples.window(0, time.time_ns()).devices:
+        device = peaks.setdefault(series.device, {})
+        for owners in series.owners:
+            together: dict[str, int] = {}
+            for one in owners:
+                together[one.owner] = together.get(one.owner, 0) + one.bytes
+            for owner, count in together.items():
+                device[owner] = max(device.get(owner, 0), count)
+    frames = trace_tree(rows)
+    facts = {
+        "model": handle.model.id if handle and handle.model else None,
+        "engine": handle.engine if handle else None,
+        "output_tokens": sum(row.output_tokens or 0 for row in calls),
+        "decode_tokens_per_s": round(decoded / decode_s, 2) if decode_s else None,
+        "time_to_first_token_s": round(firsts[len(firsts) // 2], 4) if firsts else None,
+        "span_names": sorted({row.name for row in rows}),
+        "spans": len(rows),
+        "graph_nodes": len(frames.nodes),
+        "graph_edges": len(frames.edges),
+        "peak_bytes": peaks,
+    }
+    print(_FACTS + json.dumps(facts))
 
 
-def static_views(book: Any) -> list[int]:
-    """Sizes of the dashboards' static pictures in the notebook."""
-    outputs = [o for cell in book.cells for o in cell.get("outputs", [])]
-    pages = ["".join(o.get("data", {}).get("text/html", "")) for o in outputs]
-    return [len(page.encode()) for page in pages if re.search("data-llamatelemetry-static", page)]
+# ------------------------------------------------------------------------------------------------ outside the kernel
 
 
-def show(summary: dict[str, Any], memory: list[list[Any]]) -> None:
-    """The short table."""
+def _isolate() -> str:
+    """Private folders and a kernel of this environment; the kernel's name. The model cache stays the user's own."""
+    state = BUILD / "state"
+    spec = state / "jupyter" / "kernels" / "llamatelemetry-demo"
+    spec.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": spec.name, "language": "python"}))
+    os.environ |= {
+        "JUPYTER_PATH": str(state / "jupyter"),
+        "JUPYTER_CONFIG_DIR": str(state / "config"),
+        "JUPYTER_RUNTIME_DIR": str(state / "run"),
+        "IPYTHONDIR": str(state / "ipython"),
+        "LLAMATELEMETRY_DATA": str(state / "data"),
+        "LLAMATELEMETRY_BATCH": "1",
+    }
+    return spec.name
+
+
+def _run(kernel: str) -> dict[str, Any]:
+    """The executed notebook is written; what its kernel said comes back. Exits with the cell's error when one fails."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    book = nbformat.read(NOTEBOOK, as_version=4)
+    ask = nbformat.v4.new_code_cell(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import demo; demo.print_facts()"
+    )
+    client = NotebookClient(book, timeout=600, kernel_name=kernel, resources={"metadata": {"path": str(BUILD)}})
+    try:
+        with client.setup_kernel():
+            for index, cell in enumerate(book.cells):
+                if cell.cell_type == "code":
+                    print(f"  {cell.source.splitlines()[0][:96]}", flush=True)
+                client.execute_cell(cell, index)
+            book.cells.append(ask)  # nbclient looks a cell up by its index
+            client.execute_cell(ask, len(book.cells) - 1, store_history=False)
+            book.cells.pop()
+    except CellExecutionError as error:
+        nbformat.write(book, BUILD / "quickstart.ipynb")
+        sys.exit(f"a cell failed; the notebook so far: {_shown(BUILD / 'quickstart.ipynb')}\n{error}")
+    nbformat.write(book, BUILD / "quickstart.ipynb")
+    printed = "".join(output.get("text", "") for output in ask.outputs)
+    facts: dict[str, Any] = json.loads(printed.split(_FACTS, 1)[1].splitlines()[0])
+    return facts | {"static_view_bytes": _static_bytes(book)}
+
+
+def _static_bytes(book: Any) -> int:
+    """Size of the picture that the saved notebook keeps; exits when there is none."""
+    for cell in reversed(book.cells):
+        for output in cell.get("outputs", ()):
+            html = output.get("data", {}).get("text/html", "")
+            if _STATIC in html:
+                return len(html.encode())
+    sys.exit("the executed notebook holds no static dashboard")
+
+
+def _write_html() -> Path:
+    """nbconvert's page, asking no other host for anything."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(template_name="lab", mathjax_url="", require_js_url="", embed_images=True)
+    html, _ = exporter.from_filename(str(BUILD / "quickstart.ipynb"))
+    path = BUILD / "quickstart.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def main() -> None:
+    """Run, write, print."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True)
+    print(f"== {_shown(NOTEBOOK)}", flush=True)
+    facts = _run(_isolate())
+    page = _write_html()
+    peaks = facts.pop("peak_bytes")
+    (BUILD / "summary.json").write_text(json.dumps(facts | {"peak_bytes": peaks}, indent=1) + "\n")
     rows = [
-        ("model", f"{summary['model']} on {summary['engine']}"),
-        ("tokens", str(summary["output_tokens"])),
-        ("tokens/s", f"{summary['decode_tokens_per_s']:.1f}"),
-        ("time to first token", f"{summary['time_to_first_token_s'] * 1e3:.0f} ms"),
-        ("spans", f"{summary['spans']}: {', '.join(summary['span_names'])}"),
-        *((f"{device}, {owner}", f"{size / 2**20:.1f} MiB") for device, owner, size in memory),
-        ("graph", f"{summary['graph_nodes']} nodes, {summary['graph_edges']} edges"),
+        ("model", facts["model"]),
+        ("engine", facts["engine"]),
+        ("output tokens", facts["output_tokens"]),
+        ("decode", _unit(facts["decode_tokens_per_s"], "tokens/s")),
+        ("time to first token", _unit(facts["time_to_first_token_s"], "s")),
+        ("spans", f"{facts['spans']} ({', '.join(facts['span_names'])})"),
+        *(
+            (
+                f"peak memory, {device}",
+                ", ".join(f"{k} {v / 1e6:.0f} MB" for k, v in owners.items() if v and k != "free"),
+            )
+            for device, owners in peaks.items()
+        ),
+        ("graph", f"{facts['graph_nodes']} nodes, {facts['graph_edges']} edges"),
+        ("static dashboard", f"{facts['static_view_bytes'] / 1000:.1f} kB"),
+        ("page", _shown(page)),
     ]
-    width = max(len(name) for name, _ in rows)
+    print()
     for name, value in rows:
-        print(f"  {name:<{width}}  {value}")
-    print(f"{OUT / 'quickstart.html'}")
+        print(f"{name:22} {'n/a' if value is None else value}")
+
+
+def _unit(value: float | None, unit: str) -> str | None:
+    return None if value is None else f"{value} {unit}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

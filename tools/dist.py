@@ -1,4 +1,4 @@
-"""``make dist``: wheel and sdist into dist/; the wheel is looked into, installed in a clean environment, and used there."""
+"""``make dist``: wheel and sdist into dist/; the wheel is looked into, installed in a clean environment and used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NEEDED = (
 _ROOMS = ("llamatelemetry/", "llamatelemetry_jupyter/", "llamatelemetry_jupyter-")
 _IN_SDIST = ("js/src/dashboard.js", "tests/conftest.py", "notebooks/01-quickstart.ipynb", "Makefile", "README.md")
 _USE = """
-from IPython.testing.globalipapp import start_ipython
-shell = start_ipython()
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
 import llamatelemetry_jupyter as lt, sys
 assert sys.prefix in lt.__file__, lt.__file__
 shell.run_line_magic("load_ext", "llamatelemetry")
@@ -35,9 +35,8 @@ print("version", lt.__version__)
 def main() -> None:
     """Exits with the reason when the wheel is not what it has to be."""
     shutil.rmtree(DIST, ignore_errors=True)
-    subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", DIST, ROOT], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )  # fmt: skip
+    build = [sys.executable, "-m", "build", "--outdir", DIST, ROOT]
+    subprocess.run(build, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     names = zipfile.ZipFile(wheel).namelist()
     if missing := [name for name in _NEEDED if name not in names]:

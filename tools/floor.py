@@ -55,6 +55,7 @@ def find() -> Path:
 
 
 def main() -> None:
+    """Make the folder anew."""
     target = ROOT / sys.argv[1]
     python = find()
     print(f"== {target.name}: Kaggle's versions on {python}", flush=True)

@@ -11,6 +11,7 @@ _BIN = ROOT / ".venv" / "bin"
 _NODE = [_BIN / "python", ROOT / "tools" / "node.py", "node"]
 _PYTHON = ("llamatelemetry_jupyter", "llamatelemetry", "tests", "bench", "tools")
 _MODULES = ROOT / "js" / "node_modules"
+_BIOME = _MODULES / "@biomejs" / "biome" / "bin" / "biome"
 
 CHECKS: dict[str, tuple[list[str | Path], Path]] = {
     "ruff check": ([_BIN / "ruff", "check", "--quiet", *_PYTHON], ROOT),
@@ -18,7 +19,7 @@ CHECKS: dict[str, tuple[list[str | Path], Path]] = {
     "mypy": ([_BIN / "mypy", "--no-error-summary"], ROOT),
     "import-linter": ([_BIN / "lint-imports", "--no-cache"], ROOT),
     "tsc": ([*_NODE, _MODULES / "typescript" / "bin" / "tsc", "--noEmit", "-p", "."], ROOT / "js"),
-    "biome": ([*_NODE, _MODULES / "@biomejs" / "biome" / "bin" / "biome", "check", "src", "test", "build.mjs"], ROOT / "js"),
+    "biome": ([*_NODE, _BIOME, "check", "src", "test", "build.mjs"], ROOT / "js"),
 }  # fmt: skip
 
 

