@@ -1,15 +1,18 @@
 """The one span processor that we put on a provider: it packs ended spans into rows.
 
 A provider has no way to remove a processor, so there is one per provider for good; it can be switched off and aimed at
-another store, and it never keeps a span object (rows cost an eighth of the memory).
+another store, and it never keeps a span object (rows cost a fraction of the memory).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import SpanKind, StatusCode
 
 from ..values import JSON, SpanRow
 from . import semconv
@@ -20,14 +23,25 @@ if TYPE_CHECKING:
 
     from .store import SpanStore
 
+_log = logging.getLogger(__name__)
 _ATTRIBUTE = "_llamatelemetry_processor"
 _MAX_TEXT = 8192
-#: Names that other instrumentations use for what we show → ours.
-_ALIASES = {
-    semconv.USAGE_INPUT_TOKENS: ("gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
-    semconv.USAGE_OUTPUT_TOKENS: ("gen_ai.usage.completion_tokens", "llm.token_count.completion"),
-    semconv.REQUEST_MODEL: (semconv.RESPONSE_MODEL, "llm.model_name"),
-}
+_MAX_CELLS = 1024
+#: graphistry traces its own uploads: an upload would add to the trace that it uploads.
+_UNWANTED_SCOPE = "graphistry"
+_KINDS = {kind: kind.name.lower() for kind in SpanKind}
+_STATUSES = {code: code.name.lower() for code in StatusCode}
+_ALIASED = tuple((name, others) for name, others in semconv.ALIASES.items())
+
+
+@dataclass(slots=True)
+class CellTrace:
+    """A cell's part in a trace: whether a span was recorded in it, and whether the cell's own span was dropped."""
+
+    span_id: int
+    cell_id: str | None
+    used: bool = False
+    dropped: bool = False
 
 
 class RowProcessor(SpanProcessor):
@@ -35,9 +49,10 @@ class RowProcessor(SpanProcessor):
 
     def __init__(self) -> None:
         self.store: SpanStore | None = None
-        #: Trace id → cell id of cells that are running; a trace that got a span is in :attr:`used`.
-        self.cells: dict[str, str | None] = {}
-        self.used: set[str] = set()
+        #: The running cell's context, for calls on threads, which do not inherit one.
+        self.cell_context: Context | None = None
+        self._cells: dict[int, CellTrace] = {}
+        self._complained = False
 
     @classmethod
     def of(cls, provider: Any) -> RowProcessor:
@@ -51,25 +66,42 @@ class RowProcessor(SpanProcessor):
         processor: RowProcessor = found
         return processor
 
+    def watch(self, trace_id: int, span_id: int, cell_id: str | None) -> CellTrace:
+        """Follow the trace of a cell's span; spans that end in it, however late, get its cell id."""
+        while len(self._cells) >= _MAX_CELLS:
+            self._cells.pop(next(iter(self._cells)))
+        self._cells[trace_id] = cell = CellTrace(span_id, cell_id)
+        return cell
+
+    def switch_off(self) -> None:
+        """Record nothing more."""
+        self.store = None
+        self.cell_context = None
+        self._cells.clear()
+
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 (the SDK's signature)
         """Note that a running cell's trace has a span."""
-        if self.cells and span.parent is not None:
-            trace = f"{span.parent.trace_id:032x}"
-            if trace in self.cells:
-                self.used.add(trace)
+        if self._cells and span.parent is not None and (cell := self._cells.get(span.parent.trace_id)) is not None:
+            scope = span.instrumentation_scope
+            if scope is None or scope.name != _UNWANTED_SCOPE:
+                cell.used = True
 
     def on_end(self, span: ReadableSpan) -> None:
         """Pack and append."""
         store = self.store
         scope = span.instrumentation_scope
-        if store is None or (scope is not None and scope.name == "graphistry"):
+        if store is None or (scope is not None and scope.name == _UNWANTED_SCOPE):
             return
-        store.append(pack(span, self.cells))
+        try:
+            store.append(self._row(span, scope.name if scope is not None else None))
+        except Exception:  # noqa: BLE001 (this runs inside other people's code)
+            if not self._complained:
+                self._complained = True
+                _log.exception("a span could not be recorded; further failures are not logged")
 
     def shutdown(self) -> None:
         """The provider is shut down: write what is pending."""
-        if self.store is not None:
-            self.store.flush()
+        self.force_flush()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:  # noqa: ARG002 (the SDK's signature)
         """Write what is pending."""
@@ -77,47 +109,70 @@ class RowProcessor(SpanProcessor):
             self.store.flush()
         return True
 
+    def _row(self, span: ReadableSpan, scope: str | None) -> SpanRow:
+        context, parent = span.context, span.parent
+        assert context is not None
+        trace_id = context.trace_id
+        # copy() of the proxy is one copy of the dict beneath; iterating it would take a call per attribute.
+        attributes: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
+        get = attributes.get
+        cell = self._cells.get(trace_id) if self._cells else None
+        cell_id = get(semconv.CELL_ID)
+        if cell_id is None and cell is not None:
+            cell_id = cell.cell_id
+        orphan = parent is not None and cell is not None and cell.dropped and parent.span_id == cell.span_id
+        address, port, error = get(semconv.SERVER_ADDRESS), get(semconv.SERVER_PORT), get(semconv.ERROR_TYPE)
+        known = {name: _first(attributes, name, others) for name, others in _ALIASED}
+        return SpanRow(
+            f"{trace_id:032x}",
+            f"{context.span_id:016x}",
+            f"{parent.span_id:016x}" if parent is not None and not orphan else None,
+            span.name,
+            _KINDS[span.kind],
+            span.start_time or 0,
+            span.end_time or span.start_time or 0,
+            _STATUSES[span.status.status_code],
+            str(error) if error is not None else None,
+            scope,
+            str(cell_id) if cell_id is not None else None,
+            f"{address}:{port}" if address and port else None,
+            _text(known[semconv.REQUEST_MODEL]),
+            _integer(known[semconv.USAGE_INPUT_TOKENS]),
+            _integer(known[semconv.USAGE_OUTPUT_TOKENS]),
+            _integer(known[semconv.USAGE_CACHE_READ]),
+            _number(known[semconv.RESPONSE_TIME_TO_FIRST_CHUNK]),
+            _number(get(semconv.DECODE_RATE)),
+            None,
+            None,
+            {key: value if type(value) in _SCALARS else _plain(value) for key, value in attributes.items()},
+        )
 
-def pack(span: ReadableSpan, cells: Mapping[str, str | None]) -> SpanRow:
-    """The row of an ended span."""
-    attributes: Mapping[str, Any] = span.attributes or {}
-    context, scope = span.get_span_context(), span.instrumentation_scope
-    assert context is not None
-    trace_id = f"{context.trace_id:032x}"
-    address, port = attributes.get(semconv.SERVER_ADDRESS), attributes.get(semconv.SERVER_PORT)
-    error = attributes.get(semconv.ERROR_TYPE)
-    return SpanRow(
-        trace_id=trace_id,
-        span_id=f"{context.span_id:016x}",
-        parent_id=f"{span.parent.span_id:016x}" if span.parent else None,
-        name=span.name,
-        kind=span.kind.name.lower(),
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or span.start_time or 0,
-        status=span.status.status_code.name.lower(),
-        error_type=str(error) if error is not None else None,
-        scope=scope.name if scope else None,
-        cell_id=attributes.get(semconv.CELL_ID) or cells.get(trace_id),
-        server=f"{address}:{port}" if address and port else None,
-        model=_first(attributes, semconv.REQUEST_MODEL),
-        input_tokens=_integer(_first(attributes, semconv.USAGE_INPUT_TOKENS)),
-        output_tokens=_integer(_first(attributes, semconv.USAGE_OUTPUT_TOKENS)),
-        cached_tokens=_integer(attributes.get(semconv.USAGE_CACHE_READ)),
-        ttft_s=attributes.get(semconv.RESPONSE_TIME_TO_FIRST_CHUNK),
-        decode_tokens_per_s=attributes.get(semconv.DECODE_RATE),
-        attributes={key: _plain(value) for key, value in attributes.items()},
-    )
+
+_SCALARS = frozenset({int, float, bool, type(None)})
 
 
-def _first(attributes: Mapping[str, Any], name: str) -> Any:
-    for key in (name, *_ALIASES.get(name, ())):
-        if (value := attributes.get(key)) is not None:
+def _first(attributes: Mapping[str, Any], name: str, others: tuple[str, ...]) -> Any:
+    if (value := attributes.get(name)) is not None:
+        return value
+    for other in others:
+        if (value := attributes.get(other)) is not None:
             return value
     return None
 
 
 def _integer(value: object) -> int | None:
-    return int(value) if isinstance(value, (int, float)) else None
+    # Other libraries' attributes: what is not a number (nan included) is not available.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124
+        return None
+    return int(value) if abs(value) < 2**63 else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _plain(value: Any) -> JSON:
@@ -127,4 +182,6 @@ def _plain(value: Any) -> JSON:
         return value
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
     return str(value)[:_MAX_TEXT]

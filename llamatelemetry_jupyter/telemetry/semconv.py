@@ -29,6 +29,18 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 
+#: Operations that are one request to a model; others (``invoke_agent``, ``execute_tool``) hold or surround such.
+CALLS: Final = frozenset({"chat", "text_completion", "generate_content", "embeddings"})
+
+#: Names that other instrumentations and earlier conventions use → the name of today.
+ALIASES: Final = {
+    REQUEST_MODEL: (RESPONSE_MODEL, "llm.model_name"),
+    USAGE_INPUT_TOKENS: ("gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    USAGE_OUTPUT_TOKENS: ("gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    USAGE_CACHE_READ: ("llm.token_count.prompt_details.cache_read",),
+    RESPONSE_TIME_TO_FIRST_CHUNK: ("gen_ai.response.time_to_first_token", "gen_ai.server.time_to_first_token"),
+}
+
 #: A request's option → the attribute that carries it.
 REQUEST_OPTIONS: Final = {
     "temperature": "gen_ai.request.temperature",
@@ -45,6 +57,7 @@ TIMINGS: Final = "llama_cpp.timings."
 DECODE_RATE: Final = "llama_cpp.decode_tokens_per_s"
 TOKEN_GAP: Final = "llama_cpp.token_gap."
 SLOT_ID: Final = "llama_cpp.slot.id"
+PHASES: Final = "llama_cpp.phases"
 STREAM_ABANDONED: Final = "llama_cpp.stream.abandoned"
 
 CELL_ID: Final = "jupyter.cell.id"

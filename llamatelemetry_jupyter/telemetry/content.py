@@ -1,0 +1,58 @@
+"""Prompts and answers as span attributes: only when the user says so, as valid JSON, and never more than 8 kB."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+from ..values import JSON
+
+_SWITCH = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+_MAX_CHARACTERS = 8192
+
+
+def captured() -> bool:
+    """Whether content goes on spans: the switch of the GenAI instrumentations, in its new and its old spelling."""
+    return os.environ.get(_SWITCH, "").strip().upper() in ("SPAN_ONLY", "SPAN_AND_EVENT", "TRUE")
+
+
+def request(body: Mapping[str, JSON]) -> str | None:
+    """A request's messages, or its prompt as one message of the user, in the conventions' form."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        return _json([(str(m.get("role", "")), _said(m.get("content"))) for m in messages if isinstance(m, dict)])
+    prompt = body.get("prompt", body.get("input"))
+    return None if prompt is None else _json([("user", _said(prompt))])
+
+
+def answer(text: str) -> str:
+    """The answer as one message of the assistant."""
+    return _json([("assistant", text)])
+
+
+def _said(content: JSON) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [str(p["text"]) if isinstance(p, dict) and "text" in p else json.dumps(p) for p in content]
+        return "\n".join(parts)
+    return "" if content is None else json.dumps(content)
+
+
+def _json(messages: list[tuple[str, str]]) -> str:
+    """The messages as JSON; the newest are kept whole, older ones are cut when all would be too long."""
+    limit = _MAX_CHARACTERS
+    while True:
+        left = limit
+        kept: list[dict[str, JSON]] = []
+        for role, text in reversed(messages):
+            cut = text if len(text) <= left else text[: max(0, left)] + "…truncated"
+            kept.append({"role": role[:32], "parts": [{"type": "text", "content": cut}]})
+            left -= len(text)
+            if left <= 0:
+                break
+        encoded = json.dumps(kept[::-1], ensure_ascii=False)
+        if len(encoded) <= _MAX_CHARACTERS or limit < 2:
+            return encoded
+        limit //= 2  # escapes and frames take room, too
