@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 from llamatelemetry_jupyter.values import (
     DeviceSample,
@@ -201,3 +204,13 @@ def session() -> dict[str, Any]:
 def hostile(rows: Sequence[SpanRow], word: str) -> list[SpanRow]:
     """``rows`` with ``word`` in every text that comes from outside."""
     return [replace(r, name=word, model=word, server=word, error_type=word, cell_id=word, status="error") for r in rows]
+
+
+def drawn(html: str) -> ElementTree.Element:
+    """The SVG inside of the page's ``<img>``."""
+    return ElementTree.fromstring(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]))
+
+
+def words(html: str) -> str:
+    """All text that is drawn."""
+    return "\n".join(drawn(html).itertext())

@@ -1,33 +1,57 @@
-"""A graph drawn here: the picture that needs no account, and the files that any graph tool reads."""
+"""A graph drawn here: the picture that needs no account, and the files that any graph tool reads.
+
+Up to :data:`MAX_NODES` nodes are drawn one by one, trace beside trace, time to the right and depth downwards. A larger
+graph is drawn as what it repeats: one mark for all spans of one name under one parent, with count and latencies.
+"""
 
 from __future__ import annotations
 
-import base64
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from statistics import quantiles
+from typing import TYPE_CHECKING
 
 from .. import escape
 from ..values import GraphFrames
 from . import theme
+from .format import clock, count, seconds
+from .svg import GRID, INK, SOFT, document, image, label, stroke
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-_WIDTH, _MARGIN, _ROW = 900, 24, 34
-_MAX_DRAWN = 2000
-_MAX_LABELS = 120
+WIDTH = 840
+MAX_NODES = 400
+_MAX_LABELLED = 60
+_MAX_GROUPS = 40
+_EDGE = 24
 _SHAPES = {
-    "square": "M-6 -6h12v12h-12z",
-    "circle": "M0 -7a7 7 0 1 0 .01 0z",
-    "triangle": "M0 -7L7 6H-7z",
-    "diamond": "M0 -8L8 0L0 8L-8 0z",
-    "hexagon": "M-4 -7h8l4 7l-4 7h-8l-4 -7z",
-    "cross": "M-6 -6L6 6M6 -6L-6 6",
+    "square": "M-5.5-5.5h11v11h-11z",
+    "circle": "M0-6.5a6.5 6.5 0 1 0 .01 0z",
+    "triangle": "M0-6.5L6.5 5.5H-6.5z",
+    "diamond": "M0-7.5L7.5 0L0 7.5L-7.5 0z",
+    "hexagon": "M-3.5-6h7l3.5 6l-3.5 6h-7l-3.5-6z",
+    "cross": "M-5-5L5 5M5-5L-5 5",
 }
 
 
+@dataclass(slots=True)
+class _Node:
+    id: str
+    kind: str
+    label: str
+    trace_id: str
+    start_s: float
+    duration_s: float
+    tokens: int | None
+    y: float
+    children: list[_Node] = field(default_factory=list)
+
+
 class Drawing:
-    """A graph that shows itself as a picture; ``nodes`` and ``edges`` are DataFrames."""
+    """A graph that shows itself as a picture; ``nodes`` and ``edges`` are DataFrames, ``url`` where it was sent."""
 
     def __init__(self, frames: GraphFrames, url: str | None = None) -> None:
         self.frames = frames
@@ -44,61 +68,32 @@ class Drawing:
         return self.frames.edges
 
     def __repr__(self) -> str:
-        traces = self.nodes["trace_id"].nunique()
-        where = f", {self.url}" if self.url else ""
-        return f"graph of {len(self.nodes)} nodes and {len(self.edges)} edges from {traces} trace(s){where}"
+        traces = int(self.nodes["trace_id"].nunique())
+        where = f", {escape.plain(self.url)}" if self.url else ""
+        return f"graph of {_many(len(self.nodes), 'node')} and {_many(len(self.edges), 'edge')}, {_many(traces, 'trace')}{where}"
 
     def _repr_html_(self) -> str:
         return graph_html(self.frames, self.url)
 
 
 def graph_html(frames: GraphFrames, url: str | None = None) -> str:
-    """The picture as an ``<img>`` and a line of counts; with a link when the graph is on a server."""
-    encoded = base64.b64encode(graph_svg(frames).encode()).decode()
-    said = escape.html(repr(Drawing(frames)))
-    link = f' · <a href="{escape.html(url)}">{escape.html(url)}</a>' if url and url.startswith("https://") else ""
-    return f'<img alt="{said}" style="max-width:100%" src="data:image/svg+xml;base64,{encoded}"><div>{said}{link}</div>'
+    """The picture as an ``<img>``, a table of what it holds, and a link when the graph is on a server."""
+    said = repr(Drawing(frames))
+    link = f'<div><a href="{escape.html(url)}">{escape.html(url)}</a></div>' if url and _is_web(url) else ""
+    return f"{image(graph_svg(frames), said)}<div>{escape.html(said)}</div>{link}{_kinds_table(frames)}"
 
 
-def graph_svg(frames: GraphFrames, width: int = _WIDTH) -> str:
-    """Nodes by time and depth, edges from parent to child; the first 2,000 nodes of a larger graph, which it says."""
-    nodes = frames.nodes.head(_MAX_DRAWN)
-    span = max([float(str(x)) for x in nodes["x"]], default=0.0) or 1e-9
-    levels = {y: i for i, y in enumerate(sorted(set(nodes["y"]), reverse=True))}
-    # Children of one parent may start within a pixel of each other: each gets at least a node's width.
-    place: dict[str, tuple[float, float]] = {}
-    free = dict.fromkeys(levels, float(_MARGIN))
-    gap = 26.0 if len(nodes) <= _MAX_LABELS else 3.0
-    for node in nodes.sort_values(["x", "y"]).itertuples():
-        x = max(_MARGIN + cast("float", node.x) / span * (width - 2 * _MARGIN - 150), free[node.y])
-        free[node.y] = x + gap
-        place[str(node.id)] = (x, 70 + levels[node.y] * _ROW)
-    right = max([x for x, _ in place.values()], default=0.0) + 150
-    shown_width, height = max(width, round(right)), 70 + max(len(levels), 1) * _ROW
-    out = [_legend(set(nodes["kind"]) | ({"error"} if (nodes["status"] == "error").any() else set()))]
-    for edge in frames.edges.itertuples():
-        if str(edge.source) in place and str(edge.target) in place:
-            (x0, y0), (x1, y1) = place[str(edge.source)], place[str(edge.target)]
-            out.append(
-                f"<path d='M{x0:.0f} {y0}C{x0:.0f} {y0 + 17} {x1:.0f} {y1 - 17} {x1:.0f} {y1}' fill='none' stroke='#c3c9d0'/>"
-            )
-    labelled: dict[float, float] = {}
-    for node in nodes.sort_values(["y", "x"], ascending=[False, False]).itertuples():
-        x, y = place[str(node.id)]
-        out.append(_mark(str(node.kind) if node.status != "error" else "error", x, y))
-        label = f"{str(node.label)[:28]} {node.duration_s:.2f} s"
-        if len(nodes) <= _MAX_LABELS and x + 10 + 5.6 * len(label) < labelled.get(y, shown_width):
-            out.append(f"<text x='{x + 11:.0f}' y='{y + 4}' font-size='10' fill='#1f2328'>{escape.html(label)}</text>")
-        labelled[y] = x - 8
-    if len(frames.nodes) > _MAX_DRAWN:
-        out.append(
-            f"<text x='{width - 16}' y='24' font-size='11' text-anchor='end' fill='#59636e'>the first {_MAX_DRAWN:,} of {len(frames.nodes):,} nodes</text>"
-        )
-    return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' width='{shown_width}' height='{height}' viewBox='0 0 {shown_width} {height}' "
-        f"font-family='system-ui,sans-serif'><rect width='{shown_width}' height='{height}' rx='8' fill='#fff' stroke='#e3e6ea'/>"
-        f"{''.join(out)}</svg>"
-    )
+def graph_svg(frames: GraphFrames, width: int = WIDTH) -> str:
+    """The graph as an SVG document of ``width`` pixels."""
+    nodes = _nodes(frames)
+    if not nodes:
+        return document(label(_EDGE, 34, "no spans yet – try: %llama chat Hello", 12, SOFT), width, 56)
+    kinds = {node.kind for node in nodes}
+    if len(nodes) <= MAX_NODES:
+        body, height = _traces(nodes, frames, width)
+    else:
+        body, height = _groups(_forest(nodes, frames), len(nodes), width)
+    return document(_legend(kinds) + body, width, height + 16)
 
 
 def write_files(frames: GraphFrames, folder: Path) -> list[Path]:
@@ -110,25 +105,220 @@ def write_files(frames: GraphFrames, folder: Path) -> list[Path]:
         frame.to_parquet(folder / f"{name}.parquet", index=False)
         written += [folder / f"{name}.csv", folder / f"{name}.parquet"]
     page = folder / "graph.html"
-    page.write_text(
-        f"<!doctype html><meta charset=utf-8><title>trace graph</title>{graph_html(frames)}", encoding="utf-8"
-    )
+    head = "<!doctype html><html lang=en><meta charset=utf-8><title>trace graph</title>"
+    style = "margin:24px;font:14px system-ui,sans-serif"
+    page.write_text(f'{head}<body style="{style}">{graph_html(frames)}</body></html>', encoding="utf-8")
     return [*written, page]
 
 
-def _mark(kind: str, x: float, y: float) -> str:
-    style = theme.SPANS[kind if kind in theme.SPANS else "other"]
-    stroke = f" stroke='{style['light']}' stroke-width='3'" if style["shape"] == "cross" else " stroke='#fff'"
-    return f"<path d='{_SHAPES[style['shape']]}' transform='translate({x:.0f} {y})' fill='{style['light']}'{stroke}/>"
+def _nodes(frames: GraphFrames) -> list[_Node]:
+    columns = [frames.nodes[name].tolist() for name in ("id", "kind", "label", "trace_id", "x", "duration_s", "y")]
+    status, tokens = frames.nodes["status"].tolist(), frames.nodes["tokens"].tolist()
+    starts = [ns / 1e9 for ns in frames.nodes["start_ns"].tolist()]
+    made = []
+    for (one, kind, name, trace, _, took, y), said, many, start in zip(
+        zip(*columns, strict=True), status, tokens, starts, strict=True
+    ):
+        known = int(many) if isinstance(many, int | float) and math.isfinite(many) else None
+        made.append(_Node(one, "error" if said == "error" else kind, name, trace, start, took, known, y))
+    return made
+
+
+def _forest(nodes: Sequence[_Node], frames: GraphFrames) -> list[_Node]:
+    """The roots, with their children in order of time."""
+    by_id = {node.id: node for node in nodes}
+    below = set()
+    for source, target in zip(frames.edges["source"].tolist(), frames.edges["target"].tolist(), strict=True):
+        if source in by_id and target in by_id and target not in below:
+            by_id[source].children.append(by_id[target])
+            below.add(target)
+    for node in nodes:
+        node.children.sort(key=lambda n: n.start_s)
+    return [node for node in nodes if node.id not in below]
+
+
+def _traces(nodes: Sequence[_Node], frames: GraphFrames, width: int) -> tuple[str, float]:
+    labelled = len(nodes) <= _MAX_LABELLED
+    step, room, column = (30, 132, 136) if labelled else (18, 12, 16)
+    traces: dict[str, list[_Node]] = {}
+    for node in sorted(nodes, key=lambda n: n.start_s):
+        traces.setdefault(node.trace_id, []).append(node)
+    place: dict[str, tuple[float, float]] = {}
+    out: list[str] = []
+    x, top, tallest = float(_EDGE), 58.0, 0.0
+    for members in traces.values():
+        levels = {y: i for i, y in enumerate(sorted({n.y for n in members}, reverse=True))}
+        across = max(sum(n.y == y for n in members) for y in levels)
+        block = min(width - 2 * _EDGE, room + column * max(1, across) if labelled else room + column * across)
+        if x > _EDGE and x + block > width - _EDGE:
+            x, top, tallest = float(_EDGE), top + tallest + 18, 0.0
+        head = 22 if labelled else 8
+        if labelled:
+            out.append(
+                label(x - 6, top + 8, f"{clock(members[0].start_s * 1e3)} · {members[0].trace_id[:8]}", 10, SOFT)
+            )
+        _place(members, levels, (x, top + head + 10, block - room, step), place)
+        if labelled:
+            out += _labels(members, place, x + block - 8)
+        tallest = max(tallest, head + 22 + step * (len(levels) - 1))
+        x += block + 12
+    edges = zip(frames.edges["source"].tolist(), frames.edges["target"].tolist(), strict=True)
+    turn = step * 0.45  # between two levels, where no label is
+    lines = "".join(
+        f"M{a[0]:.0f} {a[1]:.0f}V{b[1] - turn:.0f}H{b[0]:.0f}V{b[1]:.0f}"
+        for a, b in ((place[s], place[t]) for s, t in edges if s in place and t in place)
+    )
+    marks = _marks(((n.kind, *place[n.id]) for n in nodes), 1.0 if labelled else 0.6)
+    return stroke(lines, "#c3c9d0", 1) + marks + "".join(out), top + tallest
+
+
+def _place(
+    members: Sequence[_Node],
+    levels: Mapping[float, int],
+    box: tuple[float, float, float, float],
+    place: dict[str, tuple[float, float]],
+) -> None:
+    """Positions in a block: time to the right, but never nearer to the left neighbour than marks need."""
+    left, top, across, step = box
+    first = members[0].start_s
+    span = max(n.start_s for n in members) - first or 1.0
+    nearest = min(22.0, across / max(1, len(members)))
+    free = dict.fromkeys(levels, left)
+    for node in members:
+        x = max(left + (node.start_s - first) / span * across, free[node.y])
+        free[node.y] = x + nearest
+        place[node.id] = (x, top + levels[node.y] * step)
+
+
+def _labels(members: Sequence[_Node], place: Mapping[str, tuple[float, float]], right: float) -> list[str]:
+    out = []
+    next_x: dict[float, float] = {}
+    for node in sorted(members, key=lambda n: -place[n.id][0]):
+        x, y = place[node.id]
+        width = next_x.get(y, right) - x - 20
+        next_x[y] = x
+        if width > 24:
+            tokens = f", {count(node.tokens)} tok" if node.tokens is not None else ""
+            out.append(label(x + 11, y + 0.5, node.label, 10.5, INK, width=width))
+            out.append(label(x + 11, y + 11, f"{seconds(node.duration_s)}{tokens}", 9, SOFT, width=width))
+    return out
+
+
+@dataclass(slots=True)
+class _Group:
+    kind: str
+    label: str
+    depth: int
+    durations: list[float]
+    tokens: int
+    row: int = 0
+    parent: _Group | None = None
+
+
+def _groups(roots: Sequence[_Node], total: int, width: int) -> tuple[str, float]:
+    """Spans of one name under one parent group as one mark, in an indented list."""
+    groups: list[_Group] = []
+    stack: list[tuple[list[_Node], _Group | None]] = [(list(roots), None)]
+    while stack:
+        nodes, parent = stack.pop()
+        if parent is not None:
+            groups.append(parent)
+        alike: dict[tuple[str, str], list[_Node]] = {}
+        for node in nodes:
+            alike.setdefault((node.kind, node.label), []).append(node)
+        for (kind, name), members in reversed(alike.items()):
+            depth = parent.depth + 1 if parent else 0
+            tokens = sum(n.tokens or 0 for n in members)
+            made = _Group(kind, name, depth, [n.duration_s for n in members], tokens, parent=parent)
+            stack.append(([child for n in members for child in n.children], made))
+    kept = set(map(id, sorted(groups, key=lambda g: (g.depth, -len(g.durations)))[:_MAX_GROUPS]))
+    shown = [g for g in groups if id(g) in kept]
+    top, step = 80.0, 26
+    out = [
+        label(_EDGE - 6, 58, f"{count(total)} spans: one mark per name under one parent", 11, SOFT),
+        *(label(x, 58, name, 11, SOFT, anchor="end") for x, name in _columns(width)),
+    ]
+    lines = ""
+    for row, group in enumerate(shown):
+        group.row = row
+        x, y = _EDGE + 24 * min(group.depth, 8), top + row * step
+        if group.parent is not None:
+            px, py = _EDGE + 24 * min(group.parent.depth, 8), top + group.parent.row * step
+            lines += f"M{px} {py:.0f}V{y:.0f}H{x}"
+        out.append(_marks([(group.kind, x, y)], 1.0))
+        out.append(label(x + 14, y + 4, group.label, 12, INK, width=width - 340 - x))
+        values = (count(len(group.durations)), *map(seconds, _middle(group.durations)), count(group.tokens or None))
+        for (at, _), value in zip(_columns(width), values, strict=True):
+            out.append(label(at, y + 4, "" if value == "n/a" else value, 12, INK, anchor="end"))
+    height = top + step * len(shown)
+    if len(groups) > len(shown):
+        more = f"{count(len(groups) - len(shown))} rarer names not drawn"
+        out.append(label(_EDGE - 6, height + 2, more, 11, SOFT))
+        height += 16
+    return stroke(lines, "#c3c9d0", 1) + "".join(out), height
+
+
+def _columns(width: int) -> list[tuple[float, str]]:
+    return [(width - 246, "spans"), (width - 172, "p50"), (width - 98, "p95"), (width - _EDGE, "tokens")]
+
+
+def _middle(durations: Sequence[float]) -> tuple[float, float]:
+    if len(durations) == 1:
+        return durations[0], durations[0]
+    cuts = quantiles(durations, n=20, method="inclusive")
+    return cuts[9], cuts[18]
+
+
+def _marks(marks: Iterable[tuple[str, float, float]], scale: float) -> str:
+    """All marks of a kind as uses of one shape, because a picture of hundreds has to stay small."""
+    out = []
+    for kind, x, y in marks:
+        style = theme.SPANS[kind if kind in theme.SPANS else "other"]
+        size = f" scale({scale:g})" if scale != 1 else ""
+        cross = style["shape"] == "cross"
+        edge = f"stroke='{style['light']}' stroke-width='3'" if cross else "stroke='#fff'"
+        where = f"transform='translate({x:.0f} {y:.0f}){size}'"
+        out.append(f"<path d='{_SHAPES[style['shape']]}' {where} fill='{style['light']}' {edge}/>")
+    return "".join(out)
 
 
 def _legend(kinds: set[str]) -> str:
-    out, x = [], 24.0
+    out, x = [], float(_EDGE)
     for kind, style in theme.SPANS.items():
         if kind in kinds:
-            out.append(
-                _mark(kind, x, 24)
-                + f"<text x='{x + 12:.0f}' y='28' font-size='11' fill='#1f2328'>{style['label']}</text>"
+            out.append(_marks([(kind, x, 26)], 1.0) + label(x + 12, 30, style["label"], 11, INK))
+            x += 38 + 6.8 * len(style["label"])
+    return "".join(out) + stroke(f"M{_EDGE - 6} 42H{WIDTH - _EDGE + 6}", GRID)
+
+
+def _kinds_table(frames: GraphFrames) -> str:
+    from .text import Table
+
+    if not len(frames.nodes):
+        return ""
+    rows = []
+    for kind, style in theme.SPANS.items():
+        chosen = frames.nodes[frames.nodes["kind"] == kind]
+        if len(chosen):
+            failed = int((chosen["status"] == "error").sum())
+            tokens = int(chosen["tokens"].fillna(0).sum())
+            took = _middle(chosen["duration_s"].tolist())
+            rows.append(
+                (
+                    style["label"],
+                    count(len(chosen)),
+                    *map(seconds, took),
+                    count(tokens) if tokens else "",
+                    count(failed),
+                )
             )
-            x += 34 + 6.4 * len(style["label"])
-    return "".join(out)
+    headers = ("kind", "spans", "p50", "p95", "tokens", "errors")
+    return Table(headers, tuple(rows), frozenset(headers[1:]))._repr_html_()
+
+
+def _is_web(url: str) -> bool:
+    return url.startswith(("https://", "http://"))
+
+
+def _many(number: int, word: str) -> str:
+    return f"{count(number)} {word}{'' if number == 1 else 's'}"

@@ -123,7 +123,7 @@ def depths(rows: Iterable[SpanRow]) -> dict[tuple[str, str], int]:
 def span_dicts(rows: Sequence[SpanRow], max_bytes: int = _SPAN_BYTES) -> list[dict[str, Any]]:
     """``rows`` in the snapshot's form; from the oldest on, traces are dropped until their JSON fits ``max_bytes``."""
     depth = depths(rows)
-    made = [_span(row, depth[row.trace_id, row.span_id]) for row in rows]
+    made = [span_dict(row, depth[row.trace_id, row.span_id]) for row in rows]
     sizes = [len(json.dumps(one)) + 2 for one in made]
     total = sum(sizes)
     while total > max_bytes and made:
@@ -170,7 +170,8 @@ def _newest_rows(trace: Sequence[SpanRow], limit: int) -> list[SpanRow]:
     return list(kept.values())
 
 
-def _span(row: SpanRow, depth: int) -> dict[str, Any]:
+def span_dict(row: SpanRow, depth: int) -> dict[str, Any]:
+    """One span in the snapshot's form."""
     return {
         "trace_id": text(row.trace_id, 32),
         "span_id": text(row.span_id, 16),

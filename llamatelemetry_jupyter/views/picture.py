@@ -72,6 +72,20 @@ def picture(snapshot: Mapping[str, Any], *, max_points: int = 240, max_rows: int
     return document("".join(parts), WIDTH, y + 34, _ON_GPU)
 
 
+def waterfall(spans: Sequence[Mapping[str, Any]], *, max_rows: int = 60) -> str:
+    """Spans of the snapshot's form as an SVG document of their own, on an axis of seconds since the first start."""
+    shown = sorted(spans, key=lambda s: s["start_ms"])[:max_rows]
+    begin, end = min(s["start_ms"] for s in shown), max(s["end_ms"] for s in shown)
+    axis = Axis(begin, end + max(1.0, (end - begin) * 0.02))
+    body, height = _waterfall(shown, len(spans) - len(shown), axis, 16)
+    step = _nice((axis.t1 - axis.t0) / 6)
+    ticks = [begin + n * step for n in range(int((axis.t1 - begin) / step) + 1)]
+    y = 16 + height
+    grid = "".join(stroke(f"M{axis.x(t):.1f} 36V{y + 4:.1f}", GRID) for t in ticks)
+    scale = "".join(label(axis.x(t), y + 18, seconds((t - begin) / 1e3), 11, SOFT, anchor="middle") for t in ticks[1:])
+    return document(grid + label(_LEFT, y + 18, "0", 11, SOFT, anchor="middle") + scale + body, WIDTH, y + 30)
+
+
 def _shown_spans(snapshot: Mapping[str, Any], limit: int) -> tuple[list[Mapping[str, Any]], int]:
     """The newest whole traces of the window that fit into ``limit`` rows, and how many spans are not drawn."""
     spans = snapshot["spans"]
@@ -302,7 +316,7 @@ def _waterfall(spans: Sequence[Mapping[str, Any]], hidden: int, axis: Axis, y: f
         out.append(label(_LEFT + 10, y + 11, "no calls yet – try: %llama chat Hello", 12, SOFT))
         return "".join(out), row
     if hidden > 0:
-        out.append(label(WIDTH - _EDGE, y + 11, f"{count(hidden)} older not drawn", 11, SOFT, anchor="end"))
+        out.append(label(WIDTH - _EDGE, y + 11, f"{count(hidden)} more not drawn", 11, SOFT, anchor="end"))
     top = y + 24
     if spans[-1]["end_ms"] < axis.t0 or spans[0]["start_ms"] > axis.t1:
         ended = clock(max(s["end_ms"] for s in spans))

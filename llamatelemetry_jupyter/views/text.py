@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from .. import escape
 from ..values import SpanRow
-from .format import clock, rate, seconds, short
+from . import svg
+from .format import clock, count, rate, seconds, short
+from .model import depths, span_dict
+from .picture import waterfall
+from .theme import span_kind
 
 _BAR = 32
+_FACTS = ("span", "duration", "figures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,17 @@ class Table:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _number(value: float | None, form: str = "") -> str:
-    return "n/a" if value is None else format(value, form)
-
-
 _EMPTY = "no spans yet; try: %llama chat Hello"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace(Table):
+    """One trace: text with bars for terminals, a picture and a table for pages."""
+
+    spans: tuple[SpanRow, ...] = ()
+
+    def _repr_html_(self) -> str:
+        return trace_html(self.spans)
 
 
 def spans_table(rows: Sequence[SpanRow]) -> Table:
@@ -74,10 +85,8 @@ def spans_table(rows: Sequence[SpanRow]) -> Table:
                 clock(row.start_ns / 1e6),
                 short(row.name, 48),
                 seconds(row.duration_s),
-                *(_call(row, value) for value in (row.input_tokens, row.cached_tokens, row.output_tokens)),
-                _call(row, row.decode_tokens_per_s, ".1f"),
-                "" if row.ttft_s is None else seconds(row.ttft_s),
-                row.error_type or "" if row.status == "error" else "ok",
+                *_figures(row),
+                short(row.error_type or "error", 24) if row.status == "error" else "ok",
                 row.trace_id[:8],
             )
             for row in rows
@@ -87,30 +96,52 @@ def spans_table(rows: Sequence[SpanRow]) -> Table:
     )
 
 
-def _call(row: SpanRow, value: float | None, form: str = "") -> str:
-    return _number(value, form) if "gen_ai.operation.name" in row.attributes else ""
+def _figures(row: SpanRow) -> tuple[str, str, str, str, str]:
+    """What a call has and n/a where it was not told; nothing for spans that are no calls."""
+    if not _is_call(row):
+        return ("", "", "", "", "")
+    tokens = (count(row.input_tokens), count(row.cached_tokens), count(row.output_tokens))
+    return (*tokens, rate(row.decode_tokens_per_s), seconds(row.ttft_s))
 
 
-def trace_tree(rows: Sequence[SpanRow]) -> Table:
+def _is_call(row: SpanRow) -> bool:
+    return "gen_ai.operation.name" in row.attributes or span_kind(row.name) == "chat"
+
+
+def trace_html(rows: Sequence[SpanRow]) -> str:
+    """The trace's waterfall as an ``<img>`` and its figures as a table."""
+    if not rows:
+        return f"<p>{escape.html(_EMPTY)}</p>"
+    known = depths(rows)
+    drawn = waterfall([span_dict(row, known[row.trace_id, row.span_id]) for row in rows])
+    tree = trace_tree(rows)
+    table = Table(_FACTS, tuple((one[0], one[1], one[3]) for one in tree.rows), frozenset({"duration"}))
+    return svg.image(drawn, f"Waterfall of {len(rows)} spans; the table below names them.") + table._repr_html_()
+
+
+def trace_tree(rows: Sequence[SpanRow]) -> Trace:
     """One trace as a tree with, for each span, where in the trace's time it lies."""
     if not rows:
-        return Table((), (), empty=_EMPTY)
+        return Trace((), (), empty=_EMPTY)
     begin = min(row.start_ns for row in rows)
     total = max(max(row.end_ns for row in rows) - begin, 1)
     lines = []
     for row, indent in _walk(rows):
         left = min(int((row.start_ns - begin) / total * _BAR), _BAR - 1)
         width = max(1, min(_BAR - left, round((row.end_ns - row.start_ns) / total * _BAR)))
-        facts = [f"{row.input_tokens} → {row.output_tokens} tokens"] if row.output_tokens is not None else []
+        facts = (
+            [f"{count(row.input_tokens)} → {count(row.output_tokens)} tokens"] if row.output_tokens is not None else []
+        )
         if row.decode_tokens_per_s is not None:
             facts.append(f"{rate(row.decode_tokens_per_s)} tokens/s")
         if row.ttft_s is not None:
             facts.append(f"first token {seconds(row.ttft_s)}")
         if row.status == "error":
-            facts.append(f"error: {row.error_type or 'unknown'}")
+            facts.append(f"error: {short(row.error_type or 'unknown', 40)}")
         bar = "\u00b7" * left + "█" * width + "\u00b7" * (_BAR - left - width)
         lines.append((indent + short(row.name, 48), seconds(row.duration_s), bar, ", ".join(facts)))
-    return Table(("span", "duration", "when", ""), tuple(lines), frozenset({"duration"}))
+    headers = ("span", "duration", "when", "figures")
+    return Trace(headers, tuple(lines), frozenset({"duration"}), spans=tuple(rows))
 
 
 def _walk(rows: Sequence[SpanRow]) -> list[tuple[SpanRow, str]]:
