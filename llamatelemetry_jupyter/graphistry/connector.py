@@ -181,8 +181,8 @@ class _Upload:
             client = graphistry.client()
             client.register(api=3, **plan.login)
             graph = (
-                client.nodes(plan.frames.nodes, "id")
-                .edges(plan.frames.edges, "source", "target")
+                client.nodes(_arrow(plan.frames.nodes), "id")
+                .edges(_arrow(plan.frames.edges), "source", "target")
                 .bind(point_title="label", point_x="x", point_y="y")
                 .encode_point_color(
                     "kind", categorical_mapping=COLOURS, default_mapping=COLOURS["other"], as_categorical=True
@@ -252,6 +252,15 @@ def _sendable(frame: DataFrame, allowed: tuple[str, ...]) -> DataFrame:
     if "tokens" in made:
         made["tokens"] = made["tokens"].fillna(0).astype("int64")
     return made
+
+
+def _arrow(frame: DataFrame) -> Any:
+    """The frame as an Arrow table; pandas alone would give 64-bit strings (3.x) or no type without rows (2.x)."""
+    import pyarrow as pa
+
+    types = {"int64": pa.int64(), "float64": pa.float64()}
+    schema = pa.schema([(name, types.get(str(dtype), pa.string())) for name, dtype in frame.dtypes.items()])
+    return pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata({})
 
 
 @contextmanager

@@ -79,6 +79,7 @@ def test_a_trace_of_one_span_is_sent_too(hub):
     upload(prepare(trace_tree(trace(1, 0)[:1])))
     edges, nodes = (table(r.body) for r in hub.requests if r.path.endswith("/arrow"))
     assert (edges.num_rows, nodes.num_rows) == (0, 1)
+    assert [str(t) for t in edges.schema.types] == ["string", "string", "string", "int64", "double", "double"]
 
 
 @pytest.mark.parametrize("word", HOSTILE[:5])
