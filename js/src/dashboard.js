@@ -107,7 +107,7 @@ function show(live, model, el, signal) {
   const store = new Store();
   store.set({ windowMs: WINDOWS_MS.find((ms) => ms >= history.windowMs) ?? WINDOWS_MS[2] });
   const theme = new Theme(root);
-  /** @type {{ state: State, nowMs: number } | null} What was there when the reader paused. */
+  /** @type {{ state: State, nowMs: number, rowMs: number } | null} What was there when the reader paused. */
   let frozen = null;
 
   const visible = () => store.range(frozen?.nowMs ?? (history.nowMs || Date.now()), history.firstMs);
@@ -138,9 +138,9 @@ function show(live, model, el, signal) {
   const draw = () => {
     const { paused, selected, cursorMs } = store.view;
     const state = { server: history.server, totals: history.totals, devices: history.devices };
-    frozen = paused ? (frozen ?? { state, nowMs: history.nowMs }) : null;
+    frozen = paused ? (frozen ?? { state, nowMs: history.nowMs, rowMs: history.t.at(-1) ?? 0 }) : null;
     const until = frozen?.nowMs ?? Number.POSITIVE_INFINITY;
-    const row = history.rowAt(until);
+    const row = history.rowAt(frozen?.rowMs ?? until);
     const span = selected === null ? undefined : history.spans.get(selected);
     const quietS = (performance.now() - live.heardAt) / 1000;
     const width = root.querySelector(".ll-chart")?.clientWidth ?? 0;

@@ -48,9 +48,8 @@ export function setFacts(el, facts) {
   const shown = facts.filter((fact) => typeof fact === "string" && fact !== "");
   const text = shown.join(" \u00b7 ");
   if (el.textContent === text) return;
-  el.replaceChildren(
-    ...shown.flatMap((fact, i) => [i ? " \u00b7 " : "", h("span", { class: "ll-fact" }, fact || "")]),
-  );
+  const parts = shown.map((fact, i) => (i < shown.length - 1 ? `${fact} \u00b7` : `${fact}`));
+  el.replaceChildren(...parts.flatMap((part) => [h("span", { class: "ll-fact" }, part), " "]).slice(0, -1));
 }
 
 /**

@@ -14,6 +14,7 @@ const MAX_ROWS = 8000;
 const MAX_SPANS = 400;
 /** Rows nearer than this are the same sample. */
 const SAME_MS = 20;
+const OVERTAKEN_MS = 5000;
 
 export class History {
   /** @type {readonly Series[]} */
@@ -49,8 +50,9 @@ export class History {
    * @param {number} seq
    */
   load(snapshot, seq) {
-    // After a restart of the feed numbers start again; the kernel's clock tells the newer snapshot then.
-    const newer = seq >= this.#stateSeq || snapshot.now_ms > this.nowMs;
+    // The numbers of a new feed begin again: the kernel's clock tells. Within moments a trait may be overtaken.
+    const anew = seq < this.#stateSeq && snapshot.now_ms > this.nowMs + OVERTAKEN_MS;
+    const newer = anew || seq >= this.#stateSeq;
     if (newer) {
       this.#setSeries(snapshot.series);
       this.#stateSeq = seq;
@@ -63,7 +65,7 @@ export class History {
       if (newer || !this.spans.has(span.span_id)) this.spans.set(span.span_id, span);
     }
     this.#trimSpans();
-    this.seq = Math.max(this.seq, seq);
+    this.seq = anew ? seq : Math.max(this.seq, seq);
     this.version += 1;
     this.windowMs = (snapshot.window_s || 120) * 1000;
     this.#merge(snapshot);

@@ -26,4 +26,4 @@ class Dashboard(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is skip
     static_id = traitlets.Unicode("").tag(sync=True)
 
     def __repr__(self) -> str:
-        return "Dashboard()"
+        return "llamatelemetry dashboard (live; a page without widgets shows the picture beside it)"

@@ -28,6 +28,7 @@ export class Memory {
   /** @type {Map<string, HTMLLIElement>} */
   #rows = new Map();
   #summary = h("p", { class: "ll-summary", "data-field": "memory" });
+  #load = h("p", { class: "ll-load" });
   #empty = h("p", { class: "ll-empty" }, "No memory samples yet.");
 
   /** @param {Shared} shared */
@@ -39,7 +40,7 @@ export class Memory {
       { class: "ll-panel ll-memory", "aria-label": "Memory by owner" },
       h("h3", {}, this.#title, this.#tabs),
       h("div", { class: "ll-chart" }, this.#plot.el, this.#empty),
-      h("div", { class: "ll-side" }, this.#list, this.#summary),
+      h("div", { class: "ll-side" }, this.#list, this.#summary, this.#load),
     );
     this.#tabs.addEventListener("keydown", (event) => this.#onTabKey(event), { signal: shared.signal });
   }
@@ -56,6 +57,7 @@ export class Memory {
       this.#list.replaceChildren();
       this.#rows.clear();
       setText(this.#summary, "");
+      setText(this.#load, "");
       return;
     }
     const entries = this.#entries(frame, device);
@@ -104,15 +106,17 @@ export class Memory {
     if (used !== null && device.total_bytes) {
       parts.push(`${bytes(used)} of ${bytes(device.total_bytes)} used`);
     } else if (device.total_bytes) parts.push(`${bytes(device.total_bytes)} in all`);
+    const load = [];
     for (const [group, show] of /** @type {[string, (v: number) => string][]} */ ([
-      ["util", (v) => `busy ${percent(v)}`],
+      ["util", (v) => `GPU busy ${percent(v)}`],
       ["power", (v) => `${v.toFixed(0)} W`],
     ])) {
       const column = history.series.findIndex((s) => s.id === `${group}/${device.id}`);
       const value = column < 0 ? null : history.valueAt(column, cursorRow);
-      if (value !== null) parts.push(show(value));
+      if (value !== null) load.push(show(value));
     }
     setFacts(this.#summary, parts);
+    setFacts(this.#load, load);
     setAttribute(this.el, "data-device", state.devices.length ? device.id : null);
   }
 
@@ -172,8 +176,9 @@ export class Memory {
     if (!button || !(swatch instanceof HTMLCanvasElement) || !note || !value) return;
     setAttribute(button, "aria-pressed", entry.drawn ? "true" : "false");
     const what = entry.drawn ? "drawn; press to leave it out" : "not drawn; press to draw it";
-    setAttribute(button, "title", `${label(entry.owner)}: ${what}`);
-    setText(note, entry.drawn ? entry.note : [entry.note, "off"].filter(Boolean).join(", "));
+    const facts = [label(entry.owner), entry.note, what].filter(Boolean);
+    setAttribute(button, "title", facts.join(": "));
+    setText(note, entry.note);
     setText(value, bytes(entry.value));
     this.#paint(swatch, entry.owner);
   }

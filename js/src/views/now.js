@@ -62,8 +62,12 @@ export class Now {
     setAttribute(this.el, "data-state", word);
     setText(this.#model, server ? plain(server.model ?? server.name) : "llamatelemetry");
     setAttribute(this.#model, "title", server?.model ? plain(server.model) : null);
+    const hint = server ? null : "start one: %llama start";
     const context = server?.ctx_per_slot ? `${count(server.ctx_per_slot)} tokens per slot` : null;
-    setText(this.#engine, [server?.engine && plain(server.engine), context].filter(Boolean).join(" \u00b7 "));
+    setText(
+      this.#engine,
+      [server?.engine && plain(server.engine), context, hint].filter(Boolean).join(" \u00b7 "),
+    );
     setText(this.#fresh, paused ? "paused" : quietS === null ? "" : `no data for ${duration(quietS)}`);
 
     const live = busy ? latest(history, "tokens", "/decode", row, server?.name) : null;

@@ -1,7 +1,7 @@
 /** The newest traces on the panels' time axis; one span is selected by click or arrow keys and described below. */
 
 import { GUTTER, MARGIN, timeTicks } from "../axis.js";
-import { consume, h, keyed, setAttribute, setText } from "../dom.js";
+import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, clock, count, duration, plain, rate } from "../format.js";
 import { SPANS, spanKind } from "../theme.js";
 
@@ -108,9 +108,9 @@ export class Waterfall {
     const visible = this.#shown.some((row) => row.span === span);
     setAttribute(this.#list, "aria-activedescendant", span && visible ? this.#id(span) : null);
     setAttribute(this.#details, "data-selected", span ? span.span_id : null);
-    setText(
+    setFacts(
       this.#details,
-      span ? describe(span) : this.#shown.length ? "Select a span for its details." : "",
+      span ? describe(span) : [this.#shown.length > 0 && "Select a span for its details."],
     );
   }
 
@@ -260,7 +260,5 @@ function describe(span) {
     span.peak_bytes != null && `peak ${bytes(span.peak_bytes)}`,
     failed ? `error: ${plain(span.error_type ?? "unknown")}` : "ok",
     `trace ${plain(span.trace_id).slice(0, 8)}`,
-  ]
-    .filter(Boolean)
-    .join(" \u00b7 ");
+  ];
 }
