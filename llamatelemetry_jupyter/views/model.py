@@ -208,8 +208,10 @@ def _server(
         return None
     sample = sampled.row(-1) if sampled else None
     name = handle.name if handle else sample.server if sample else ""
-    address = handle.url.partition("://")[2] if handle else name  # spans know a server by host:port
-    call = next((r for r in reversed(rows) if r.ttft_s is not None and r.server in (None, name, address)), None)
+    # Spans know a server by host:port, which is gone with the handle: a stopped server then keeps the newest call.
+    known = {None, name, handle.url.partition("://")[2]} if handle else None
+    calls = (r for r in reversed(rows) if r.ttft_s is not None and (known is None or r.server in known))
+    call = next(calls, None)
     return {
         "name": text(name, 60),
         "state": state or (sample.state if sample else "ready"),

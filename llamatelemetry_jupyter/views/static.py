@@ -71,14 +71,13 @@ def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table
     if server is None:
         rows.append(("server", f"crashed: {crash}" if crash else "none; try: %llama start"))
     else:
-        rows += [
-            ("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}"),
-            ("engine", _na(server["engine"])),
-            ("address", _na(server["url"])),
-            ("slots", f"{_na(server['slots_busy'])} of {_na(server['slots'])} busy, {_na(server['queued'])} waiting"),
-            ("context", f"{_na(server['ctx_per_slot'])} tokens per slot, KV cache holds {_na(server['kv_tokens'])}"),
-            ("last call", f"{rate(server['decode_tokens_per_s'])} tokens/s, first token {seconds(server['ttft_s'])}"),
-        ]
+        kv = f"KV cache holds {_na(server['kv_tokens'])}"
+        per_slot = f"{_na(server['ctx_per_slot'])} tokens per slot, " if server["ctx_per_slot"] else ""
+        last = f"{rate(server['decode_tokens_per_s'])} tokens/s, first token {seconds(server['ttft_s'])}"
+        rows.append(("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}"))
+        rows += [(name, _na(server[key])) for name, key in (("engine", "engine"), ("address", "url")) if server[key]]
+        busy = f"{_na(server['slots_busy'])} of {_na(server['slots'])} busy, {_na(server['queued'])} waiting"
+        rows += [("slots", busy), ("context", per_slot + kv), ("last call", last if server["ttft_s"] else "none yet")]
     tokens = f"{count(totals['input_tokens'])} → {count(totals['output_tokens'])} tokens"
     rows.append(("calls", f"{count(totals['calls'])} ({tokens}), {count(totals['errors'])} errors"))
     rows.append(("spans", f"{totals['spans']} in {totals['traces']} traces"))

@@ -65,7 +65,7 @@ class Table:
 _EMPTY = "no spans yet; try: %llama chat Hello"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trace(Table):
     """One trace: text with bars for terminals, a picture and a table for pages."""
 

@@ -163,3 +163,15 @@ def test_used_memory_is_shown_when_nothing_could_be_attributed():
     made = snapshot(Spans([]), Memory([DeviceSample(T0, "GPU-1", 5 * MIB, 9 * MIB)]), T0, 900)
     assert made["series"][0]["id"] == "mem/GPU-1/unknown"
     assert made["points"]["values"] == [[5 * MIB]]
+
+
+def test_a_stopped_server_keeps_its_model_and_its_last_call():
+    made = snapshot(**session() | {"handle": None, "state": "stopped"})["server"]
+    assert (made["model"], made["state"], made["ttft_s"]) == ("smollm2-135m", "stopped", 0.15)
+
+
+def test_a_call_of_another_server_is_not_this_ones():
+    rows = [replace(r, server="10.0.0.1:8000") for r in trace(1, 0)]
+    assert snapshot(Spans(rows), Memory(), T0 + 10**10, 900, handle=handle())["server"]["ttft_s"] is None
+    mine = [replace(r, server="127.0.0.1:41234") for r in trace(1, 0)]
+    assert snapshot(Spans(mine), Memory(), T0 + 10**10, 900, handle=handle())["server"]["ttft_s"] == 0.15

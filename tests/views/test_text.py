@@ -49,6 +49,11 @@ def test_a_trace_on_a_page_is_a_picture_and_a_table():
     assert "█" not in html
 
 
+def test_the_repr_is_what_a_reader_wants_to_see():
+    for shown in (spans_table(trace(1, 0)), trace_tree(trace(1, 0))):
+        assert repr(shown) == str(shown)
+
+
 def test_nothing_yet_says_what_to_type():
     for shown in (spans_table([]), trace_tree([])):
         assert "%llama chat" in str(shown)
