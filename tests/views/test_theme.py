@@ -1,6 +1,7 @@
 """Every colour can be told from the page that it is drawn on, and nothing needs colour to be read."""
 
 import re
+from pathlib import Path
 
 from llamatelemetry_jupyter.values import OWNERS
 from llamatelemetry_jupyter.views import theme
@@ -47,3 +48,13 @@ def test_kind_follows_the_conventions_of_span_names():
     assert {name: theme.span_kind(name) for name in kinds} == kinds
     assert theme.span_kind("chatter") == "other"
     assert theme.span_kind("") == "other"
+
+
+def test_the_widgets_table_of_owners_is_the_same():
+    source = (Path(__file__).parents[2] / "js" / "src" / "theme.js").read_text()
+    row = r'(\w+): \{ label: "([^"]+)", light: "([^"]+)", dark: "([^"]+)", pattern: "(\w+)" \}'
+    found = {
+        m[1]: dict(zip(("label", "light", "dark", "pattern"), m.groups()[1:], strict=True))
+        for m in re.finditer(row, source)
+    }
+    assert {owner: found.get(owner) for owner in theme.OWNERS} == theme.OWNERS
