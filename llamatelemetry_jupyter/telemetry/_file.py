@@ -11,11 +11,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from ..values import SpanRow
-from ._packed import COLUMNS
+from ._packed import COLUMNS, flat, make
 
+_encode = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder per row
 _SCHEMA = f"""
 create table if not exists spans ({", ".join(COLUMNS)});
 create index if not exists roots on spans (start_ns) where parent_id is null;
@@ -34,8 +34,13 @@ class SpanFile:
     def append(self, first: int, rows: Sequence[SpanRow]) -> None:
         """Add ``rows`` as numbers ``first``, ``first + 1``, … in one transaction."""
         connection = self._open()
-        with connection:
-            connection.executemany(_INSERT, ((first + i + 1, *_values(row)) for i, row in enumerate(rows)))
+        values = [[first + i + 1, *_values(row)] for i, row in enumerate(rows)]
+        try:
+            with connection:
+                connection.executemany(_INSERT, values)
+        except UnicodeError:  # half a character from a broken-off stream
+            with connection:
+                connection.executemany(_INSERT, [[_valid(value) for value in one] for one in values])
 
     def update(self, rows: Sequence[tuple[int, SpanRow]]) -> None:
         """Write energy and peak memory of ``(number, row)`` pairs."""
@@ -96,9 +101,12 @@ class SpanFile:
 
 
 def _values(row: SpanRow) -> list[object]:
-    return [*(getattr(row, name) for name in COLUMNS[:-1]), json.dumps(dict(row.attributes), default=str)]
+    return [*flat(row), _encode(dict(row.attributes))]
+
+
+def _valid(value: object) -> object:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _row(columns: Sequence[object]) -> SpanRow:
-    fields: dict[str, Any] = dict(zip(COLUMNS, columns, strict=True))
-    return SpanRow(**{**fields, "attributes": json.loads(fields["attributes"])})
+    return make(*columns[:-1], json.loads(str(columns[-1])))

@@ -10,11 +10,17 @@ import dataclasses
 import json
 import marshal
 import struct
+from collections.abc import Callable
+from operator import attrgetter
 
 from ..values import SpanRow
 
 #: The columns of a row, in order; the last one is ``attributes``.
 COLUMNS = tuple(field.name for field in dataclasses.fields(SpanRow))
+#: All columns of a row but the last.
+flat = attrgetter(*COLUMNS[:-1])
+#: The row of values in the order of :data:`COLUMNS`.
+make: Callable[..., SpanRow] = SpanRow
 _END = struct.Struct("<q")
 _MAX_SHAPES = 4096  # sets of attribute names that are remembered; rows with others carry their names along
 _shapes: dict[tuple[str, ...], int] = {}
@@ -28,7 +34,7 @@ def pack(row: SpanRow) -> bytes:
     if shape is None:
         shape = _remember(names)
     values = tuple(row.attributes.values())
-    fields = [getattr(row, name) for name in COLUMNS[:-1]]
+    fields = flat(row)
     try:
         body = marshal.dumps((*fields, shape, values))
     except ValueError:  # a value that is not JSON: its text stands for it
@@ -40,7 +46,7 @@ def unpack(packed: bytes) -> SpanRow:
     """The row that :func:`pack` was given."""
     *fields, shape, values = marshal.loads(memoryview(packed)[_END.size :])  # noqa: S302 (our own bytes, in memory)
     names = _names[shape] if isinstance(shape, int) else shape
-    return SpanRow(**dict(zip(COLUMNS, fields, strict=False)), attributes=dict(zip(names, values, strict=True)))
+    return make(*fields, dict(zip(names, values, strict=True)))
 
 
 def end_ns(packed: bytes) -> int:

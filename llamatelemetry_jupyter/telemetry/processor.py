@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 _ATTRIBUTE = "_llamatelemetry_processor"
 _MAX_TEXT = 8192
 _MAX_CELLS = 1024
+_MAX_INT = 2**63  # what a column of the file holds
 #: graphistry traces its own uploads: an upload would add to the trace that it uploads.
 _UNWANTED_SCOPE = "graphistry"
 _KINDS = {kind: kind.name.lower() for kind in SpanKind}
 _STATUSES = {code: code.name.lower() for code in StatusCode}
-_ALIASED = tuple((name, others) for name, others in semconv.ALIASES.items())
 
 
 @dataclass(slots=True)
@@ -114,7 +114,7 @@ class RowProcessor(SpanProcessor):
         assert context is not None
         trace_id = context.trace_id
         # copy() of the proxy is one copy of the dict beneath; iterating it would take a call per attribute.
-        attributes: dict[str, Any] = span.attributes.copy() if span.attributes else {}  # type: ignore[attr-defined]
+        attributes: dict[str, Any] = span.attributes.copy()  # type: ignore[union-attr]
         get = attributes.get
         cell = self._cells.get(trace_id) if self._cells else None
         cell_id = get(semconv.CELL_ID)
@@ -122,57 +122,70 @@ class RowProcessor(SpanProcessor):
             cell_id = cell.cell_id
         orphan = parent is not None and cell is not None and cell.dropped and parent.span_id == cell.span_id
         address, port, error = get(semconv.SERVER_ADDRESS), get(semconv.SERVER_PORT), get(semconv.ERROR_TYPE)
-        known = {name: _first(attributes, name, others) for name, others in _ALIASED}
+        if (model := get(semconv.REQUEST_MODEL)) is None:
+            model = _other(attributes, semconv.REQUEST_MODEL)
+        if (input_tokens := get(semconv.USAGE_INPUT_TOKENS)) is None:
+            input_tokens = _other(attributes, semconv.USAGE_INPUT_TOKENS)
+        if (output_tokens := get(semconv.USAGE_OUTPUT_TOKENS)) is None:
+            output_tokens = _other(attributes, semconv.USAGE_OUTPUT_TOKENS)
+        if (cached_tokens := get(semconv.USAGE_CACHE_READ)) is None:
+            cached_tokens = _other(attributes, semconv.USAGE_CACHE_READ)
+        if (ttft_s := get(semconv.RESPONSE_TIME_TO_FIRST_CHUNK)) is None:
+            ttft_s = _other(attributes, semconv.RESPONSE_TIME_TO_FIRST_CHUNK)
+        for key, value in attributes.items():
+            kind = type(value)
+            if kind is str:
+                if len(value) > _MAX_TEXT:
+                    attributes[key] = _plain(value)
+            elif kind not in _SCALARS:
+                attributes[key] = _plain(value)
         return SpanRow(
             f"{trace_id:032x}",
             f"{context.span_id:016x}",
             f"{parent.span_id:016x}" if parent is not None and not orphan else None,
             span.name,
             _KINDS[span.kind],
-            span.start_time or 0,
-            span.end_time or span.start_time or 0,
+            _integer(span.start_time) or 0,
+            _integer(span.end_time) or _integer(span.start_time) or 0,
             _STATUSES[span.status.status_code],
             str(error) if error is not None else None,
             scope,
             str(cell_id) if cell_id is not None else None,
             f"{address}:{port}" if address and port else None,
-            _text(known[semconv.REQUEST_MODEL]),
-            _integer(known[semconv.USAGE_INPUT_TOKENS]),
-            _integer(known[semconv.USAGE_OUTPUT_TOKENS]),
-            _integer(known[semconv.USAGE_CACHE_READ]),
-            _number(known[semconv.RESPONSE_TIME_TO_FIRST_CHUNK]),
+            str(model) if model is not None else None,
+            _integer(input_tokens),
+            _integer(output_tokens),
+            _integer(cached_tokens),
+            _number(ttft_s),
             _number(get(semconv.DECODE_RATE)),
             None,
             None,
-            {key: value if type(value) in _SCALARS else _plain(value) for key, value in attributes.items()},
+            attributes,
         )
 
 
 _SCALARS = frozenset({int, float, bool, type(None)})
 
 
-def _first(attributes: Mapping[str, Any], name: str, others: tuple[str, ...]) -> Any:
-    if (value := attributes.get(name)) is not None:
-        return value
-    for other in others:
+def _other(attributes: Mapping[str, Any], name: str) -> Any:
+    """The attribute under one of its other names."""
+    for other in semconv.ALIASES[name]:
         if (value := attributes.get(other)) is not None:
             return value
     return None
 
 
 def _integer(value: object) -> int | None:
+    if type(value) is int and 0 <= value < _MAX_INT:
+        return value
     # Other libraries' attributes: what is not a number (nan included) is not available.
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:  # noqa: PLR0124
         return None
-    return int(value) if abs(value) < 2**63 else None
+    return int(value) if abs(value) < _MAX_INT else None
 
 
 def _number(value: object) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
 
 
 def _plain(value: Any) -> JSON:

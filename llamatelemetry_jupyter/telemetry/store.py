@@ -174,7 +174,10 @@ class SpanStore:
             if woken and not self._closed:
                 nap.wait(_GROUP_S)  # rows that end within the group are written with it
             self._wake.clear()
-            self._flush(last_chance=False)
+            try:
+                self._flush(last_chance=False)
+            except Exception as error:  # noqa: BLE001 (rows to come must still find their writer)
+                self._warn(error)
 
     def _flush(self, *, last_chance: bool) -> None:
         with self._writing:
@@ -190,7 +193,7 @@ class SpanStore:
                 self._unjoined.clear()
             changed = self._joined(last_chance=last_chance)
             if self._writes:
-                self._write(changed, retry=last_chance)
+                self._write(first, fresh, changed, retry=last_chance)
             self._evict()
         if changed:
             self._notify()
@@ -233,13 +236,15 @@ class SpanStore:
         found = [unpack(one) for one in recent if any(mark in one for mark in marks)]
         return [row for row in found if row.trace_id in traces and row.span_id not in known]
 
-    def _write(self, changed: list[tuple[int, SpanRow]], *, retry: bool) -> None:
+    def _write(self, first: int, fresh: list[SpanRow], changed: list[tuple[int, SpanRow]], *, retry: bool) -> None:
         assert self._file is not None
         if self._failed_ns is not None and not retry and now_ns() < self._failed_ns + _RETRY_NS:
             return
         with self._lock:
             before, total = self._written, self._base + len(self._packed)
-            new = [unpack(one) for one in self._packed[before - self._base :]]
+            waiting = self._packed[before - self._base :]
+        # Rows that an earlier write left over, or that were joined before they were written, come from memory.
+        new = fresh if before == first and not changed else [unpack(one) for one in waiting]
         try:
             if new:
                 self._file.append(before, new)

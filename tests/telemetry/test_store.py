@@ -262,3 +262,11 @@ def test_a_source_of_samples_that_fails_loses_no_span(tmp_path, caplog):
     store.close()
     assert in_file(tmp_path / "s.sqlite") == 1
     assert "ring gone" in caplog.text
+
+
+def test_text_that_is_no_text_is_still_written(tmp_path):
+    store = SpanStore(tmp_path / "s.sqlite")
+    store.append(row(1, model="half \ud83d", attributes={"half": "\ud83d", "object": object}))
+    store.append(row(2))
+    store.close()
+    assert [r.model for r in SpanStore(tmp_path / "s.sqlite").rows()] == ["half ?", None]
