@@ -39,7 +39,7 @@ MISPLACED = """() => { const root = document.querySelector('.llamatelemetry'), f
         boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
             if (p.width && q.width && p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
                 out.push(['overlap', a.className, b.className]); })); }
-    for (const e of root.querySelectorAll('.ll-number, .ll-value, .ll-span-time, .ll-button, .ll-state, dt'))
+    for (const e of root.querySelectorAll('.ll-number, .ll-value, .ll-span-time, .ll-button, .ll-state, .ll-label'))
         if (shown(e) && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')
             out.push(['cut', e.className, e.textContent]);
     return out; }"""
@@ -424,15 +424,16 @@ def test_it_draws_when_something_changed_and_is_seen_and_not_else(dashboard):
     settle(page)
     page.evaluate("""() => { window.frames_ = 0; const ask = window.requestAnimationFrame;
         window.requestAnimationFrame = fn => { window.frames_ += 1; return ask(fn); }; }""")
-    page.evaluate("() => harness.message({type: 'spans', seq: 2, spans: []})")
-    page.evaluate("() => harness.message({type: 'spans', seq: 3, spans: []})")
-    assert page.evaluate("() => frames_") == 1
+    asked = """() => { const before = frames_; for (const seq of [2, 3]) harness.message({type: 'spans', seq, spans: []});
+        return frames_ - before; }"""
+    assert page.evaluate(asked) == 1
     page.evaluate("() => { document.getElementById('view').style.display = 'none'; }")
-    settle(page)
-    settle(page)
-    before = page.evaluate("() => frames_")
-    page.evaluate("() => harness.message({type: 'spans', seq: 4, spans: []})")
-    assert page.evaluate("() => frames_") == before
+    # The browser tells in its own time that nothing is seen any more.
+    page.wait_for_function(
+        """() => { const before = frames_; window.seq_ = (window.seq_ ?? 3) + 1;
+        harness.message({type: 'spans', seq: seq_, spans: []}); return frames_ === before; }""",
+        polling=100,
+    )
 
 
 def test_bundles_are_small_and_ask_nobody():

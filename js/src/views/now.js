@@ -30,13 +30,21 @@ export class Now {
   #figures = new Map();
 
   constructor() {
-    const list = h("dl", { class: "ll-figures" });
+    const list = h("div", { class: "ll-figures", role: "list" });
     for (const [field, label] of FIGURES) {
       const value = h("span", { class: "ll-number", "data-field": field });
       const note = h("span", { class: "ll-note" });
       this.#figures.set(field, { value, note });
-      const cell = h("dd", {}, value, note, field === "kv" && this.#kvBar);
-      list.append(h("div", { class: `ll-figure ll-figure-${field}` }, h("dt", {}, label), cell));
+      list.append(
+        h(
+          "div",
+          { class: `ll-figure ll-figure-${field}`, role: "listitem" },
+          h("span", { class: "ll-label" }, label),
+          value,
+          note,
+          field === "kv" && this.#kvBar,
+        ),
+      );
     }
     const badge = h("span", { class: "ll-badge" }, this.#sign, this.#state);
     this.el = h(
