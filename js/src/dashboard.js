@@ -145,6 +145,7 @@ function show(live, model, el, signal) {
     const quietS = (performance.now() - live.heardAt) / 1000;
     const width = root.querySelector(".ll-chart")?.clientWidth ?? 0;
     if (width < 120) return;
+    if (!theme.known) theme.read();
     /** @type {Frame} */
     const frame = {
       history,

@@ -77,6 +77,8 @@ export function spanKind(name) {
 
 export class Theme {
   dark = false;
+  /** Whether the page was ever asked. */
+  known = false;
   /** Changes whenever anything that drawings depend on changes. */
   version = 0;
   ink = "#222";
@@ -127,8 +129,13 @@ export class Theme {
     this.read();
   }
 
-  /** Take the page's colours over; true when something changed. */
+  /**
+   * Take the page's colours over; true when something changed. A root that is not on the page yet has none: widgets are
+   * often rendered before they are attached.
+   */
   read() {
+    if (!this.#root.isConnected) return false;
+    this.known = true;
     const dark = isDark(this.#root);
     this.#root.dataset.theme = dark ? "dark" : "light";
     const style = getComputedStyle(this.#root);

@@ -126,6 +126,19 @@ def test_figures_are_those_of_the_snapshot(dashboard):
     assert page.evaluate(PAINTED, ".ll-plot canvas")
 
 
+@pytest.mark.parametrize(("dark", "grid"), [(False, 0xE3E6EA), (True, 0x2D3237)])
+def test_charts_have_the_pages_colours_from_the_first(dashboard, dark, grid):
+    page = dashboard(snap(), dark=dark)
+    counted = page.evaluate(
+        """wanted => { const canvas = document.querySelector('.ll-tokens canvas'); let found = 0;
+        const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        for (let i = 0; i < data.length; i += 4) found += (data[i] << 16 | data[i + 1] << 8 | data[i + 2]) === wanted;
+        return found; }""",
+        grid,
+    )
+    assert counted > 400
+
+
 def test_a_frame_moves_figures_and_charts(dashboard):
     made = snap()
     page = dashboard(made)
@@ -340,6 +353,7 @@ def test_empty_states_say_what_to_type(dashboard):
     shoot(page, "empty")
     page = dashboard(snap(**nothing))
     assert "%%llama" in text(page, "empty")
+    assert not page.locator(".ll-lines").is_visible()
     page = dashboard({})  # the trait before Python filled it
     assert "%llama start" in text(page, "empty")
     late = snap(now_ns=world.T0 + 3600 * 10**9)

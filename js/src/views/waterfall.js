@@ -119,6 +119,7 @@ export class Waterfall {
     const none = this.#shown.length === 0;
     this.#empty.hidden = !none;
     this.#list.hidden = none;
+    this.#lines.hidden = none && this.#newest === undefined;
     if (!none) return;
     const [text, command] = this.#newest
       ? [`No calls in this window; the last began at ${clock(this.#newest.start_ms)}. `, ""]
