@@ -178,7 +178,8 @@ function show(live, model, el, signal) {
   };
   live.watch(schedule, signal);
   store.subscribe(schedule, signal);
-  theme.follow(schedule, signal);
+  // At once: style sheet and canvases change their colours in the same frame.
+  theme.follow(() => void (seen ? draw() : schedule()), signal);
   const size = new ResizeObserver(schedule);
   size.observe(root);
   const sight = new IntersectionObserver((entries) => {

@@ -390,6 +390,9 @@ def test_theme_follows_every_kind_of_host(dashboard):
     ):
         page.evaluate(f"() => {{ {there}; }}")
         page.wait_for_function("t => document.querySelector('.llamatelemetry').dataset.theme === t", arg=theme)
+        # The canvases have changed with the style sheet.
+        bar = page.evaluate("() => getComputedStyle(document.querySelector('.ll-span-bar')).backgroundColor")
+        assert bar == {"light": "rgb(95, 107, 118)", "dark": "rgb(154, 167, 179)"}[theme]
     page.emulate_media(forced_colors="active", reduced_motion="reduce")
     settle(page)
     assert root.is_visible()
