@@ -194,7 +194,8 @@ class _Reader:
         if key_count > min(_MAX_KEYS, self.size // 13) or tensor_count > min(_MAX_TENSORS, self.size // 24):
             raise _error(
                 self.path,
-                f"claims {key_count:,} keys and {tensor_count:,} tensors in {self.size:,} bytes: it is damaged",
+                f"claims {key_count:,} keys and {tensor_count:,} tensors in {self.size:,} bytes:"
+                " it is truncated or damaged",
             )
         metadata: dict[str, Value] = {}
         for _ in range(key_count):
@@ -209,6 +210,9 @@ class _Reader:
             raise _error(self.path, f"has an alignment of {alignment!r}: it is damaged")
         data_offset = -(-self.position // alignment) * alignment
         tensors = tuple(self.placed(info, data_offset) for info in infos)
+        end = max((t.offset + (t.bytes or 0) for t in tensors), default=0)
+        if end > self.size:
+            raise _error(self.path, f"is truncated: its weights end at byte {end:,}, the file at {self.size:,}")
         return GGUFHeader(int(version), architecture, self.size, data_offset, metadata, tensors)
 
     def take(self, count: int) -> int:
@@ -275,15 +279,8 @@ class _Reader:
         dimensions = tuple(int(self.scalar(10)) for _ in range(rank))
         return name, int(self.scalar(4)), dimensions, int(self.scalar(10))
 
-    def placed(self, info: tuple[str, int, tuple[int, ...], int], data_offset: int) -> TensorInfo:
+    @staticmethod
+    def placed(info: tuple[str, int, tuple[int, ...], int], data_offset: int) -> TensorInfo:
         name, kind, dimensions, offset = info
-        length = tensor_bytes(kind, dimensions)
-        start = data_offset + offset
-        if start + (length or 0) > self.size:
-            raise _error(
-                self.path,
-                f"is truncated: its weights reach to byte {start + (length or 0):,}, the file ends at {self.size:,}",
-            )
-        return TensorInfo(
-            name, TENSOR_TYPES[kind][0] if kind in TENSOR_TYPES else f"type {kind}", dimensions, start, length
-        )
+        label = TENSOR_TYPES[kind][0] if kind in TENSOR_TYPES else f"type {kind}"
+        return TensorInfo(name, label, dimensions, data_offset + offset, tensor_bytes(kind, dimensions))

@@ -1,56 +1,78 @@
 """``python -m llamatelemetry_jupyter.server.embedded``: llama.cpp's HTTP server out of the ``xllamacpp`` wheel.
 
 A process of its own, because an abort in the engine must not take the kernel with it. Parameters come as JSON in
-``LLAMATELEMETRY_PARAMS``, the key in ``LLAMA_API_KEY``: nothing secret is on the command line.
+``LLAMATELEMETRY_PARAMS`` (dotted names of ``xllamacpp.CommonParams``, see :mod:`.settings`), the key in
+``LLAMA_API_KEY``: neither is on the command line. It serves until SIGTERM or SIGINT and then ends with 0; every failure
+ends with a code that is not 0 and a last line that says why.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
-import threading
 from typing import Any
 
+PARAMS_VARIABLE = "LLAMATELEMETRY_PARAMS"
+KEY_VARIABLE = "LLAMA_API_KEY"
+_ENUMS = {"flash_attn_type": "llama_flash_attn_type", "cache_type_k": "ggml_type", "cache_type_v": "ggml_type"}
 
-def main() -> int:
-    """Serve until SIGTERM or SIGINT; 1 when the model could not be loaded."""
+
+def build(xllamacpp: Any, given: dict[str, Any], api_key: str) -> Any:
+    """A ``CommonParams`` with ``given`` applied; raises ValueError for a setting that this xllamacpp lacks."""
+    params = xllamacpp.CommonParams()
+    for name, value in given.items():
+        *path, attribute = name.split(".")
+        owner = params
+        for part in path:
+            owner = getattr(owner, part, None)
+        if not hasattr(owner, attribute):
+            raise ValueError(f"this xllamacpp has no setting '{name}'")
+        # JSON knows neither sets nor enums: a list becomes what the attribute holds, a name the enum's member.
+        if isinstance(getattr(owner, attribute), set):
+            value = set(value)  # noqa: PLW2901
+        elif attribute in _ENUMS:
+            value = getattr(getattr(xllamacpp, _ENUMS[attribute]), value)  # noqa: PLW2901
+        setattr(owner, attribute, value)
+    if api_key:
+        params.api_keys = [api_key]
+    return params
+
+
+def serve(given: dict[str, Any], api_key: str) -> None:
+    """Load the model and answer requests until a signal asks to stop."""
     import xllamacpp
 
-    params = xllamacpp.CommonParams()
-    given: dict[str, Any] = json.loads(os.environ["LLAMATELEMETRY_PARAMS"])
-    for name, value in given.items():
-        _set(params, name, value)
-    if key := os.environ.get("LLAMA_API_KEY"):
-        params.api_keys = [key]
-    stop = threading.Event()
+    # While the model loads, C++ holds this thread and no Python handler could run: the default action ends us.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    server = xllamacpp.Server(build(xllamacpp, given, api_key))
+    # A signal may be delivered to any of llama.cpp's threads; only the wake-up descriptor reaches this one at once.
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    try:
-        server = xllamacpp.Server(params)
-    except RuntimeError as error:
-        print(f"embedded: {error}", file=sys.stderr, flush=True)
-        return 1
-    # A plain wait() would hold signals back until it ends.
-    while not stop.wait(0.5):
-        pass
+        signal.signal(number, lambda *_: None)
+    select.select([reader], [], [])
+    # A request that is not streamed holds the shutdown until its client leaves: the second signal ends at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     del server
-    # The engine's threads may still write their last log lines; leaving without Python's teardown cannot hang on them.
+
+
+def main() -> None:
+    """Serve, then leave without Python's teardown: the engine's threads may still be writing their last lines."""
+    api_key = os.environ.pop(KEY_VARIABLE, "")
+    code = 0
+    try:
+        serve(json.loads(os.environ[PARAMS_VARIABLE]), api_key)
+    except Exception as error:  # noqa: BLE001 (the log's last line is the only place where the kernel can read it)
+        print(f"embedded: {type(error).__name__}: {error}", file=sys.stderr)
+        code = 1
     sys.stderr.flush()
-    os._exit(0)
-
-
-def _set(params: Any, name: str, value: Any) -> None:
-    *path, last = name.split(".")
-    for part in path:
-        params = getattr(params, part)
-    if last == "model_alias":
-        value = {value}
-    elif last == "hostnames":
-        value = [value]
-    setattr(params, last, value)
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

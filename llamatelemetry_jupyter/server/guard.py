@@ -1,7 +1,8 @@
 """Starts an engine and sees to it that it ends with the kernel, also when the kernel is killed.
 
-Run as a script: ``python -I guard.py KERNEL_PID KERNEL_START -- argv…``. It forks a watcher and becomes the engine, so
-that the pid which the kernel knows is the engine's. Standard library only, and small: it lives as long as the engine.
+Run as a script: ``python -I -S guard.py KERNEL_PID KERNEL_START -- argv…``. It forks a watcher and becomes the engine,
+so that the pid which the kernel knows is the engine's. PR_SET_PDEATHSIG would not do: it fires when the *thread* that
+spawned the process ends, and a cell's thread may. Standard library only, and small: it lives as long as the engine.
 """
 
 from __future__ import annotations
@@ -16,46 +17,65 @@ _POLL_S = 0.5
 _GRACE_S = 2.0
 
 
-def start_ticks(pid: int) -> str | None:
-    """Field 22 of ``/proc/PID/stat``, ``None`` when the process is gone or a zombie (see environment.process_start)."""
+def alive(pid: int, start: str) -> bool:
+    """Whether the process that was started at ``start`` still runs (see environment.process_start)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return None
+        return not Path("/proc/self").exists() and _answers(pid)
+    # Fields are counted after the last ')' (proc(5)): 3 is the state (a zombie is dead for us), 22 the start time.
     rest = stat[stat.rindex(b")") + 2 :].split()
-    return None if rest[0] in (b"Z", b"X") else rest[19].decode()
+    return rest[0] not in (b"Z", b"X") and rest[19].decode() == start
 
 
-def watch(kernel: int, kernel_start: str, engine: int, engine_start: str | None) -> None:
+def _answers(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def watch(kernel: int, kernel_start: str, engine: int) -> None:
     """Return when the engine has ended; end it when the kernel is gone."""
-    while start_ticks(engine) == engine_start:
-        if start_ticks(kernel) != kernel_start:
+    # The engine is this process's parent: the moment it ends, even as a zombie that nobody has reaped yet, we are
+    # handed to somebody else. So a reused pid can't be mistaken for it.
+    while os.getppid() == engine:
+        if not alive(kernel, kernel_start):
             for number in (signal.SIGTERM, signal.SIGKILL):
-                if start_ticks(engine) == engine_start:
+                if os.getppid() == engine:
                     os.kill(engine, number)
                 deadline = time.monotonic() + _GRACE_S
-                while start_ticks(engine) == engine_start and time.monotonic() < deadline:
+                while os.getppid() == engine and time.monotonic() < deadline:
                     time.sleep(0.05)
             return
         time.sleep(_POLL_S)
 
 
 def main(arguments: list[str]) -> None:
-    """Fork the watcher, become the engine."""
+    """Fork the watcher, become the engine; ends with 127 when that cannot be run."""
     kernel, kernel_start, separator, *argv = arguments
-    assert separator == "--"
+    if separator != "--" or not argv:
+        raise SystemExit("usage: guard.py KERNEL_PID KERNEL_START -- argv…")
     engine = os.getpid()
-    engine_start = start_ticks(engine)
     if os.fork() == 0:
-        # A grandchild has no parent that would have to reap it.
-        if os.fork() == 0:
-            for number in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+                signal.signal(number, signal.SIG_IGN)  # the watcher's only end is the engine's
+            null = os.open(os.devnull, os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.closerange(3, 1024)
             os.chdir("/")
-            watch(int(kernel), kernel_start, engine, engine_start)
-        os._exit(0)
-    os.wait()
-    os.execv(argv[0], argv)
+            watch(int(kernel), kernel_start, engine)
+        finally:
+            os._exit(0)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would hand that on
+    try:
+        os.execv(argv[0], argv)
+    except OSError as error:
+        print(f"error: cannot run {argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        os._exit(127)
 
 
 if __name__ == "__main__":

@@ -1,131 +1,197 @@
-"""An engine's log read as it grows: stages of loading, buffers, the address, and the cause when it ends.
+"""Reads what an engine writes about itself: how far it is, where its memory went, whether it listens, why it died.
 
-Lines are the engine's text, in plain form or as JSON lines; matched by what they say, not by which function said it,
-because builds differ in that.
+Two forms, told apart line by line: llama.cpp's text and, where the build has it, its JSON lines. A text log also holds
+text of the model (its chat template is shown once): lines after that are not believed about memory, and the address is
+checked by :mod:`.process` against the sockets that the engine really holds.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from .. import escape
-from ..values import EngineBuffer, Owner
+from ..clock import now_ns
+from ..values import JSON, EngineBuffer, EventKind, Owner, ServerEvent
 
-_MIB = 1 << 20
-_BUFFER = re.compile(r":\s+(\S+)\s+(?:DSV4 \S+ )?(model|output|KV|RS|LoRA|compute|state) buffer size =\s+([\d.]+) MiB")
-_OWNERS: dict[str, Owner] = {
-    "model": "weights", "LoRA": "weights", "KV": "kv", "RS": "kv", "state": "kv",
-    "compute": "compute", "output": "output",
-}  # fmt: skip
+#: Stages of a start in their order: the line that begins one, what the user reads, and how far the start has then come,
+#: by stages, not by time.
+STAGES: tuple[tuple[re.Pattern[str], str, float], ...] = (
+    (re.compile(r"load_model: loading model '|: loading model$"), "reading the model file", 0.1),
+    (
+        re.compile(r"fitting params to device memory|common_params_fit_impl: getting device"),
+        "fitting it into memory",
+        0.2,
+    ),
+    (re.compile(r"load_tensors: loading model tensors"), "loading weights", 0.3),
+    (re.compile(r"llama_context: constructing llama_context|KV buffer size"), "reserving the KV cache", 0.7),
+    (re.compile(r"warming up the model"), "warming up", 0.85),
+)
+
+_LINE = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3}|\s{8,})\s(?:(?P<level>[DTIWE])\s)?(?P<text>.*)$")
+_LEVELS = {"error": "E", "warn": "W", "warning": "W", "info": "I"}
 _LISTENING = re.compile(r"listening on (https?://\S+)")
-# Stages in the order in which a start passes them; the fraction is how far a start has come, by stages, not by time.
-_STAGES = (
-    ("loading model '", "reading the model file", 0.1),
-    ("load_tensors: loading model tensors", "loading weights", 0.3),
-    ("KV buffer size", "reserving the KV cache", 0.7),
-    ("warming up the model", "warming up", 0.85),
-    ("model loaded", "model loaded", 1.0),
-)
-# What a line says → what it means and what to type. First match wins; the engine's own last line is kept beside it.
-_CAUSES = (
-    ("invalid magic characters", "the file is not a GGUF model", "%llama start smollm2-135m"),
-    ("is not within the file bounds", "the model file is cut off", "fetch the file again"),
-    ("unknown model architecture", "this engine does not know the model's architecture", "%pip install -U xllamacpp"),
-    ("couldn't bind", "the port is taken", "%llama start   (without --port it takes a free one)"),
-    ("invalid argument", "the engine does not know an option", "%llama logs"),
-    ("out of memory", "not enough GPU memory", "%llama start --ctx 2048, or a smaller model"),
-    ("failed to allocate buffer for kv cache", "not enough memory for the KV cache", "%llama start --ctx 2048"),
-    ("insufficient memory", "not enough memory", "%llama start --ctx 2048, or a smaller model"),
-    ("failed to open GGUF file", "the model file cannot be opened", "%llama start smollm2-135m"),
-)
-_SIGNALS = {
-    signal.SIGKILL: ("it was killed (kill -9, or the system ran out of memory)", "%llama start --ctx 2048"),
-    signal.SIGILL: ("it uses instructions that this CPU lacks", "%llama start --engine /path/to/another/llama-server"),
-    signal.SIGABRT: ("the engine aborted", "%llama logs"),
-    signal.SIGSEGV: ("the engine crashed", "%llama logs"),
+_BUFFER = re.compile(r":\s+(\S+)\s+(?:DSV4 \S+ )?(model|output|KV|RS|LoRA|compute|state) buffer size =\s+([\d.]+) MiB")
+_OWNER: dict[str, Owner] = {
+    "model": "weights",
+    "LoRA": "weights",
+    "KV": "kv",
+    "RS": "kv",
+    "state": "kv",
+    "output": "output",
+    "compute": "compute",
 }
+_DEVICE = re.compile(r"_(?:Mapped|Host|Split|REPACK|Aligned)$")
+_TIMING = re.compile(
+    r"print_timing: id\s+(\d+) \| task (\d+) \|\s+(prompt eval|eval|total) time =\s*([\d.]+) ms /\s*(\d+) tokens"
+)
+_RELEASE = re.compile(r"release: id\s+(\d+) \| task (\d+) \| stop processing: n_tokens = (\d+), truncated = (\d)")
+_SLEEP = re.compile(r"start_loop: (entering|exiting) sleeping state")
+_TEMPLATE = re.compile(r"chat template, example_format:")
+
+
+def device_of(buffer: str) -> str:
+    """``CPU_Mapped`` → ``CPU``, ``CUDA0_Split`` → ``CUDA0``, ``CUDA_Host`` → ``CPU`` (pinned host memory)."""
+    if buffer.endswith("_Host"):
+        return "CPU"
+    return _DEVICE.sub("", buffer)
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an engine ended, and what to type."""
+class Line:
+    """One line of a log; ``level`` is ``D T I W E``, or ``None`` for text that the logger did not write."""
 
-    reason: str
-    hint: str
+    level: str | None
+    text: str
+    sure: bool = False  # JSON lines can't be forged by text inside of them
+
+    @classmethod
+    def of(cls, raw: str) -> Line | None:
+        """The line, ``None`` for one that carries nothing."""
+        if raw.startswith("{"):
+            try:
+                data = json.loads(raw)
+            except ValueError:
+                return cls(None, raw)
+            if isinstance(data, dict) and isinstance(msg := data.get("msg"), str):
+                level = str(data.get("level", "info")).lower()
+                return cls(_LEVELS.get(level, "D"), msg.rstrip("\n"), sure=True)
+            return None  # other event types; more are to come
+        found = _LINE.match(raw)
+        return cls(found["level"] or "I", found["text"]) if found else cls(None, raw)
 
 
-class Log:
-    """A log file followed from its start; :meth:`read` returns what is new."""
+class Parser:
+    """Turns the lines of one engine's life into events and a small state."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.stage = -1
+        #: Addresses that a line named; which of them is the engine's is for the caller to find out.
+        self.urls: list[str] = []
+        #: Until the caller sets it to false: later lines about buffers (a model woken from sleep) would count twice.
+        self.loading = True
+        self.lines: list[str] = []  # the newest, for a failure's reason
+        self._buffers: dict[tuple[str, Owner], float] = {}
+        self._believed = True
+        self._open: dict[tuple[str, str], dict[str, JSON]] = {}
+
+    @property
+    def buffers(self) -> tuple[EngineBuffer, ...]:
+        """What the engine has allocated, one entry per device and owner."""
+        return tuple(EngineBuffer(d, o, round(mib * 2**20)) for (d, o), mib in self._buffers.items())
+
+    def feed(self, raw: str) -> Iterator[ServerEvent]:
+        """Events of one more line."""
+        line = Line.of(raw)
+        if line is None:
+            return
+        self.lines.append(line.text)
+        del self.lines[:-400]
+        if line.level is None:
+            return
+        text = line.text
+        if not line.sure and _TEMPLATE.search(text):
+            self._believed = False
+        if self.loading:
+            yield from self._loading(text)
+        if found := _SLEEP.search(text):
+            yield self._event("sleep" if found[1] == "entering" else "wake")
+        elif found := _TIMING.search(text):
+            open_ = self._open.setdefault((found[1], found[2]), {})
+            phase = {"prompt eval": "prefill", "eval": "decode", "total": "total"}[found[3]]
+            open_ |= {f"{phase}_s": float(found[4]) / 1e3, f"{phase}_tokens": int(found[5])}
+        elif found := _RELEASE.search(text):
+            timing = self._open.pop((found[1], found[2]), None)
+            if timing is not None:
+                yield self._event(
+                    "request",
+                    slot=int(found[1]),
+                    task=int(found[2]),
+                    kv_tokens=int(found[3]),
+                    truncated=found[4] == "1",
+                    **timing,
+                )
+
+    def _loading(self, text: str) -> Iterator[ServerEvent]:
+        for index in range(self.stage + 1, len(STAGES)):
+            if STAGES[index][0].search(text):
+                self.stage = index
+                yield self._event("load_stage", stage=STAGES[index][1], fraction=STAGES[index][2])
+                break
+        if self._believed and (found := _BUFFER.search(text)):
+            device, owner, mib = device_of(found[1]), _OWNER[found[2]], float(found[3])
+            # The same compute buffer is announced again when it is reserved anew; other kinds add up.
+            before = 0.0 if owner == "compute" else self._buffers.get((device, owner), 0.0)
+            self._buffers[device, owner] = before + mib
+            yield self._event("buffer", device=device, owner=owner, bytes=round(mib * 2**20))
+        if found := _LISTENING.search(text):
+            self.urls.append(found[1].rstrip("/"))
+
+    def _event(self, kind: EventKind, **data: JSON) -> ServerEvent:
+        return ServerEvent(now_ns(), self.server, kind, data)
+
+
+class Tail:
+    """The complete lines that were added to a file since the last look."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.url: str | None = None
-        self.buffers: list[EngineBuffer] = []
-        self._offset = 0
+        self._position = 0
         self._rest = b""
 
-    def read(self) -> Iterator[tuple[str, float]]:
-        """Parse what was written since the last call; yields the stages reached."""
+    def read(self) -> list[str]:
+        """New lines; a last line without its end waits for the next call. At most 4 MiB per call."""
         with self.path.open("rb") as file:
-            file.seek(self._offset)
-            new = file.read()
-        self._offset += len(new)
-        *lines, self._rest = (self._rest + new).split(b"\n")
-        for raw in lines:
-            line = message(raw.decode("utf-8", "replace"))
-            if found := _BUFFER.search(line):
-                device = re.sub(r"_(Mapped|Host|Split|REPACK)$", "", found[1])
-                self.buffers.append(EngineBuffer(device, _OWNERS[found[2]], round(float(found[3]) * _MIB)))
-            if found := _LISTENING.search(line):
-                self.url = found[1]
-            for text, stage, fraction in _STAGES:
-                if text in line:
-                    yield stage, fraction
-
-    def tail(self, last: int) -> list[str]:
-        """The last ``last`` lines as text."""
-        if not self.path.exists():
+            file.seek(self._position)
+            data = file.read(4 << 20)
+        if not data:
             return []
-        with self.path.open("rb") as file:
-            file.seek(max(0, self.path.stat().st_size - last * 400))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-        return [message(line) for line in lines[-last:]]
+        self._position += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode("utf-8", "replace") for line in lines]
+
+    def rest(self) -> list[str]:
+        """Everything that is left once nobody writes any more."""
+        lines: list[str] = []
+        while more := self.read():
+            lines += more
+        if self._rest:
+            lines.append(self._rest.decode("utf-8", "replace"))
+            self._rest = b""
+        return lines
 
 
-def message(line: str) -> str:
-    """The text of a log line, out of its JSON when it is one."""
-    if line.startswith('{"'):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return line
-        if isinstance(found, dict):
-            return str(found.get("msg", line)).rstrip("\n")
-    return line
-
-
-def explain(lines: list[str], returncode: int | None) -> Failure:
-    """The cause of an engine's end from its last lines and its exit status."""
-    for text, reason, hint in _CAUSES:
-        for line in reversed(lines):
-            if text in line:
-                return Failure(f"{reason} ({_short(line)})", hint)
-    if returncode is not None and returncode < 0 and -returncode in _SIGNALS:
-        return Failure(*_SIGNALS[signal.Signals(-returncode)])
-    errors = [line for line in lines if re.search(r"^\S+ E |\berror\b", line)]
-    said = f": {_short(errors[-1])}" if errors else ""
-    return Failure(f"the engine ended with status {returncode}{said}", "%llama logs")
-
-
-def _short(line: str) -> str:
-    text = re.sub(r"^[\d.]+ [A-Z] ", "", escape.plain(line)).strip()
-    return text if len(text) <= 140 else text[:137] + "..."
-
-
-assert set(_OWNERS.values()) <= set(get_args(Owner))
+def last_lines(path: Path, count: int) -> list[str]:
+    """The end of a log in readable form; of a large file only the last MiB is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - (1 << 20)))
+        raw = file.read().decode("utf-8", "replace").splitlines()
+    shown: list[str] = []
+    for text in raw[-count:]:
+        line = Line.of(text) if text.startswith("{") else None
+        shown.append(f"{line.level} {line.text}" if line else text)
+    return shown

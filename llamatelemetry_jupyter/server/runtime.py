@@ -1,6 +1,7 @@
-"""Which engine there is on this machine, and what it can do.
+"""Finds an engine on this machine and what it can do.
 
-A binary's abilities are read from its ``--help``; builds do not report a usable version.
+In order: what the user names, ``$LLAMATELEMETRY_ENGINE``, ``llama-server`` on PATH, the ``xllamacpp`` wheel. What a
+binary can do is read from its ``--help``: builds made from a source archive all call themselves "build 0".
 """
 
 from __future__ import annotations
@@ -12,57 +13,89 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
 from pathlib import Path
 
 from ..errors import EngineError
 from ..values import Runtime
 
-_TOOLS = ("llama-quantize", "llama-imatrix", "llama-bench", "llama-perplexity", "llama-fit-params", "llama-gguf-split")
+EMBEDDED = "llamatelemetry_jupyter.server.embedded"
+#: llama.cpp's other programs, which stand beside the server in every distribution of it.
+TOOLS = ("llama-bench", "llama-export-lora", "llama-fit-params", "llama-imatrix", "llama-perplexity", "llama-quantize")
+
+_FLAG = re.compile(r"(?<![\w-])--?[a-zA-Z][\w-]*")
+_VERSION = re.compile(r"^version:\s*(.+?)\s*$", re.MULTILINE)
+_OTHER = "%llama start --engine /path/to/llama-server"
+_INSTALL = '%pip install "llamatelemetry-jupyter[local]"'
+
+#: A binary's features by path, change time and size: a CUDA build takes a second to print its help.
+_known: dict[tuple[str, int, int], Runtime] = {}
 
 
 def find_runtime(explicit: str | Path | None = None) -> Runtime:
-    """The engine to use: ``explicit`` path, else ``$LLAMATELEMETRY_ENGINE``, ``llama-server`` on PATH, the wheel.
+    """The engine to start: a path, ``"xllamacpp"``, or with ``None`` the first that is there.
 
-    Raises :class:`EngineError` when there is none, or when the named one cannot be run.
+    Raises EngineError when there is none or the one named cannot be run. Nothing is imported or downloaded.
     """
-    named = explicit or os.environ.get("LLAMATELEMETRY_ENGINE")
-    if named and str(named) != "xllamacpp":
-        found = shutil.which(Path(named).expanduser())
-        if found is None:
-            raise EngineError(
-                f"{named} is not a program that can be run", hint="%llama start --engine /path/to/llama-server"
-            )
+    wanted = str(explicit) if explicit is not None else os.environ.get("LLAMATELEMETRY_ENGINE") or None
+    if wanted == "xllamacpp":
+        return _xllamacpp() or _missing("the xllamacpp package is not installed")
+    if wanted is not None:
+        if found := shutil.which(Path(wanted).expanduser()):
+            return _binary(found)
+        raise EngineError(f"{wanted} is not a program that can be run", hint=_OTHER)
+    if found := shutil.which("llama-server"):
         return _binary(found)
-    if not named and (on_path := shutil.which("llama-server")):
-        return _binary(on_path)
-    if importlib.util.find_spec("xllamacpp") is not None:
-        version = importlib.metadata.version("xllamacpp")
-        argv = (sys.executable, "-m", "llamatelemetry_jupyter.server.embedded")
-        return Runtime("xllamacpp", argv, version=f"xllamacpp {version}")
-    raise EngineError(
-        "no llama.cpp engine was found: no llama-server on PATH and no xllamacpp package",
-        hint='%pip install "llamatelemetry-jupyter[local]"',
-    )
+    return _xllamacpp() or _missing("no llama.cpp engine: neither llama-server on PATH nor the xllamacpp package")
+
+
+def _missing(what: str) -> Runtime:
+    raise EngineError(what, hint=_INSTALL)
+
+
+def _xllamacpp() -> Runtime | None:
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None
+    version = importlib.metadata.version("xllamacpp")
+    return Runtime("xllamacpp", (sys.executable, "-m", EMBEDDED), version=f"xllamacpp {version}")
 
 
 def _binary(path: str) -> Runtime:
-    folder = Path(path).parent
-    tools = {tool: str(folder / tool) for tool in _TOOLS if os.access(folder / tool, os.X_OK)}
-    return Runtime("binary", (path,), _features(path, Path(path).stat().st_mtime_ns), tools, Path(path).name)
+    path = str(Path(path).absolute())
+    stat = Path(path).stat()
+    key = (path, stat.st_mtime_ns, stat.st_size)
+    if key not in _known:
+        text = _said(path, "--help")
+        features = frozenset(_FLAG.findall(text))
+        if "--model" not in features:
+            raise EngineError(f"{path} is not llama.cpp's server: its --help names no --model", hint=_OTHER)
+        version = _VERSION.search(_said(path, "--version")) if "--version" in features else None
+        # A binary may be a link into the folder where the others are (PATH wrappers, conda, Homebrew).
+        folders = (Path(path).parent, Path(path).resolve().parent)
+        tools = {n: str(f / n) for n in TOOLS for f in reversed(folders) if os.access(f / n, os.X_OK)}
+        _known[key] = Runtime(
+            "binary", (path,), features, tools, f"llama-server {version[1]}" if version else "llama-server"
+        )
+    return _known[key]
 
 
-@lru_cache(maxsize=8)
-def _features(path: str, _changed_ns: int) -> frozenset[str]:
-    """Every long option that ``--help`` lists."""
+def _said(path: str, option: str) -> str:
     try:
-        done = subprocess.run([path, "--help"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(
-            f"{path} --help does not run: {error}", hint="%llama start --engine /path/to/llama-server"
-        ) from error
-    features = frozenset(re.findall(r"--[a-z][a-z0-9-]+", done.stdout + done.stderr))
-    if "--port" not in features:
-        last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise EngineError(f"{path} is not a llama-server: {last}", hint="%llama start --engine /path/to/llama-server")
-    return features
+        done = subprocess.run(
+            [path, option],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise EngineError(f"{path} {option} does not answer", hint=f"!{path} {option}") from exc
+    except OSError as exc:
+        raise EngineError(f"{path} cannot be run: {exc.strerror}", hint=f"!file {path}") from exc
+    # A missing shared library or a CPU without the build's instructions ends the program before it prints anything.
+    if done.returncode and not done.stdout.strip():
+        lines = done.stderr.strip().splitlines()
+        why = lines[-1] if lines else f"it ended with code {done.returncode}"
+        raise EngineError(f"{path} cannot be run: {why}", hint=f"!{path} {option}")
+    return f"{done.stdout}\n{done.stderr}"

@@ -1,4 +1,4 @@
-"""An engine's log, as recorded from real engines."""
+"""An engine's log, as recorded from real engines, and what its end means."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from llamatelemetry_jupyter.errors import CommandError
-from llamatelemetry_jupyter.server.log import Log, explain
-from llamatelemetry_jupyter.server.settings import ServerSettings
+from llamatelemetry_jupyter.server.failures import explain
+from llamatelemetry_jupyter.server.log import Parser, Tail, device_of, last_lines
 
 LINES = [
     "0.00.014.573 I srv    load_model: loading model '/models/x.gguf'",
@@ -17,58 +16,129 @@ LINES = [
     "0.00.606.276 I llama_context:        CPU  output buffer size =     0.38 MiB",
     "0.00.606.364 I llama_kv_cache:      CUDA0 KV buffer size =    45.00 MiB",
     "            I sched_reserve:        CPU compute buffer size =    15.64 MiB",
+    "0.00.701.000 I sched_reserve:        CPU compute buffer size =    16.00 MiB",
     "0.03.818.056 I srv  llama_server: model loaded",
     "0.03.818.094 I srv  llama_server: listening on http://127.0.0.1:18431",
 ]
+REQUEST = [
+    "0.01.138.197 I slot launch_slot_: id  1 | task 0 | processing task, is_child = 0",
+    (
+        "0.01.392.837 I slot print_timing: id  1 | task 0 | prompt eval time =     209.91 ms /    37 tokens"
+        " (    5.67 ms per token,   176.27 tokens per second)"
+    ),
+    (
+        "0.01.392.870 I slot print_timing: id  1 | task 0 |        eval time =      44.67 ms /     5 tokens"
+        " (   11.17 ms per token,    89.54 tokens per second)"
+    ),
+    "0.01.392.933 I slot print_timing: id  1 | task 0 |       total time =     254.58 ms /    42 tokens",
+    "0.01.392.992 I slot      release: id  1 | task 0 | stop processing: n_tokens = 41, truncated = 0",
+]
+
+
+def as_json(line):
+    return json.dumps({"type": "log", "time": 1, "level": "info", "msg": line.split(" I ", 1)[1] + "\n"})
+
+
+def parsed(lines):
+    parser = Parser("x")
+    return parser, [event for line in lines for event in parser.feed(line)]
 
 
 @pytest.mark.parametrize("form", ["text", "json lines"])
-def test_buffers_stages_and_address_are_read_from_both_forms(tmp_path, form):
-    path = tmp_path / "log"
-    lines = LINES if form == "text" else [json.dumps({"type": "log", "time": 1, "msg": line + "\n"}) for line in LINES]
-    log = Log(path)
-    stages = []
-    path.write_text("")
-    for line in lines:  # as it grows, also cut in the middle of a line
-        for part in (line[:20], line[20:] + "\n"):
-            with path.open("a") as file:
-                file.write(part)
-            stages += log.read()
-    assert [fraction for _, fraction in stages] == [0.1, 0.3, 0.7, 1.0]
-    assert log.url == "http://127.0.0.1:18431"
-    assert [(b.device, b.owner, round(b.bytes / 2**20, 2)) for b in log.buffers] == [
-        ("CPU", "weights", 92.1), ("CPU", "output", 0.38), ("CUDA0", "kv", 45.0), ("CPU", "compute", 15.64),
+def test_buffers_stages_and_address_are_read_from_both_forms(form):
+    parser, events = parsed(LINES if form == "text" else map(as_json, LINES))
+    assert [e.data["fraction"] for e in events if e.kind == "load_stage"] == [0.1, 0.3, 0.7]
+    assert parser.urls == ["http://127.0.0.1:18431"]
+    assert [(b.device, b.owner, round(b.bytes / 2**20, 2)) for b in parser.buffers] == [
+        ("CPU", "weights", 92.1), ("CPU", "output", 0.38), ("CUDA0", "kv", 45.0), ("CPU", "compute", 16.0),
     ]  # fmt: skip
-    assert log.tail(1) == [LINES[-1]]
+
+
+def test_parts_of_one_cache_add_up_but_a_compute_buffer_is_announced_again():
+    parser, _ = parsed(
+        [
+            "0.00.606.364 I llama_kv_cache:      CUDA0 KV buffer size =    45.00 MiB",
+            "0.00.606.365 I llama_kv_cache:      CUDA0 KV buffer size =     5.00 MiB",  # sliding-window layers
+            "0.00.606.366 I load_tensors:    CUDA_Host model buffer size =    10.00 MiB",
+        ]
+    )
+    assert [(b.device, b.owner, b.bytes >> 20) for b in parser.buffers] == [("CUDA0", "kv", 50), ("CPU", "weights", 10)]
 
 
 @pytest.mark.parametrize(
-    ("line", "returncode", "reason"),
+    ("buffer", "device"),
+    [("CPU_Mapped", "CPU"), ("CUDA_Host", "CPU"), ("CUDA1_Split", "CUDA1"), ("CUDA0", "CUDA0"), ("CPU_REPACK", "CPU")],
+)
+def test_a_buffers_name_says_on_which_device_it_is(buffer, device):
+    assert device_of(buffer) == device
+
+
+@pytest.mark.parametrize("form", ["text", "json lines"])
+def test_requests_of_any_client_are_seen_with_their_times(form):
+    _, events = parsed(REQUEST if form == "text" else map(as_json, REQUEST))
+    (event,) = events
+    assert event.kind == "request"
+    assert (event.data["slot"], event.data["task"], event.data["kv_tokens"]) == (1, 0, 41)
+    assert (event.data["prefill_tokens"], event.data["decode_tokens"]) == (37, 5)
+    assert event.data["decode_s"] == pytest.approx(0.04467)
+
+
+def test_text_of_the_model_is_not_taken_for_the_engines_word():
+    parser, events = parsed(
+        [
+            "0.00.576.797 I srv          init: init: chat template, example_format: '<|im_start|>system",
+            "listening on http://evil.example:80",  # a line that the logger did not begin
+            "0.00.000.001 I load_tensors:   CUDA0 model buffer size =    99.00 MiB",
+        ]
+    )
+    assert parser.urls == []
+    assert parser.buffers == ()
+    _, events = parsed([json.dumps({"type": "fit_memory_breakdown", "data": {}}), "{not json", "plain text", ""])
+    assert events == []
+
+
+def test_sleep_and_waking_up_are_events():
+    _, events = parsed([f"0.02.000.000 I que start_loop: {what} sleeping state" for what in ("entering", "exiting")])
+    assert [e.kind for e in events] == ["sleep", "wake"]
+
+
+def test_a_growing_file_is_read_in_whole_lines(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("")
+    tail = Tail(path)
+    seen = []
+    for line in LINES:
+        for part in (line[:20], line[20:] + "\n"):
+            with path.open("a") as file:
+                file.write(part)
+            seen += tail.read()
+    assert seen == LINES
+    assert last_lines(path, 1) == [LINES[-1]]
+    path.write_text("\n".join(map(as_json, LINES)))
+    assert last_lines(path, 1) == ["I srv  llama_server: listening on http://127.0.0.1:18431"]
+
+
+@pytest.mark.parametrize(
+    ("line", "returncode", "cause"),
     [
-        ("E gguf_init_from_reader: invalid magic characters: 'NOTG', expected 'GGUF'", 1, "not a GGUF model"),
-        ("error loading model: unknown model architecture: 'zzzzz'", 1, "does not know the model's architecture"),
-        ("E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 1", 1, "port is taken"),
-        ("allocating 900.00 MiB on device 0: cudaMalloc failed: out of memory", 1, "not enough GPU memory"),
+        ("gguf_init_from_file: failed to open GGUF file '/nope.gguf' (No such file or directory)", 1, "/nope.gguf"),
+        ("gguf_init_from_reader: invalid magic characters: 'NOTG', expected 'GGUF'", 1, "not a GGUF model"),
+        ("error loading model: tensor 'x' data is not within the file bounds, model is corrupted", 1, "truncated"),
+        ("error loading model: unknown model architecture: 'zzzzz'", 1, "architecture zzzzz"),
+        ("srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 81", 1, "port is taken: 81"),
+        ("error: invalid argument: --frobnicate", 1, "does not know --frobnicate"),
+        ('error while handling argument "-dev": invalid device: CUDA0', 1, "refused -dev: invalid device: CUDA0"),
+        ("allocating 900.00 MiB on device 0: cudaMalloc failed: out of memory", 1, "GPU's memory"),
+        ("ggml_aligned_malloc: insufficient memory (attempted to allocate 2197265.62 MB)", 1, "2197265.62 MB"),
+        ("CUDA error: an illegal memory access was encountered", -6, "illegal memory access"),
+        ("embedded: ValueError: this xllamacpp has no setting 'n_new'", 1, "too old"),
+        ("embedded: ModuleNotFoundError: No module named 'xllamacpp'", 1, "xllamacpp"),
         ("all is well", -9, "killed"),
-        ("all is well", -4, "instructions that this CPU lacks"),
-        ("0.00.1 E something <b>odd</b>", 3, "status 3: something <b>odd</b>"),
+        ("all is well", -4, "instructions"),
+        ("something odd failed: {0}", 3, "code 3: something odd failed: {0}"),
     ],
 )
-def test_every_end_has_a_cause_and_a_remedy(line, returncode, reason):
-    failure = explain([line], returncode)
-    assert reason in failure.reason
-    assert failure.hint
-
-
-def test_settings_are_rendered_from_one_table():
-    settings = ServerSettings(model="/m.gguf", ctx=1024, slots=2, port=0)
-    argv = settings.to_argv(frozenset({"--cache-ram", "--log-jsonl"}))
-    assert argv[argv.index("--ctx-size") + 1] == "2048"  # the engine counts over all slots
-    assert "--log-jsonl" in argv
-    assert "--offline" not in argv  # this binary does not list it
-    params = settings.to_params()
-    assert (params["n_ctx"], params["n_parallel"], params["cache_ram_mib"]) == (2048, 2, 1024)
-    assert settings.hash() == ServerSettings(model="/m.gguf", ctx=1024, slots=2).hash()
-    assert settings.hash() != ServerSettings(model="/m.gguf", ctx=1024, slots=1).hash()
-    with pytest.raises(CommandError, match="--ctx must be from"):
-        ServerSettings(ctx=3)
+def test_every_end_has_a_cause_and_a_remedy(line, returncode, cause):
+    failure = explain(returncode, ["first", line, "exiting"])
+    assert cause in failure.cause
+    assert failure.remedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -10,15 +11,20 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import fakellama
 import pytest
 
-from llamatelemetry_jupyter.environment import process_start
+from llamatelemetry_jupyter.environment import kernel_key, process_start, runtime_dir
 from llamatelemetry_jupyter.errors import GGUFError, ModelError, ServerError
+from llamatelemetry_jupyter.server import probe
 from llamatelemetry_jupyter.server.process import ServerManager
+from llamatelemetry_jupyter.server.runtime import find_runtime
 from llamatelemetry_jupyter.server.settings import ServerSettings
+from llamatelemetry_jupyter.values import ServerHandle
 
 pytestmark = pytest.mark.engine
 
@@ -59,6 +65,8 @@ def test_a_started_server_says_what_it_is(manager, monkeypatch):
     assert handle.api_key.encode() not in command
     assert status(handle.url, "/props", "wrong") == 401
     assert status(handle.url, "/props", handle.api_key) == 200
+    assert handle.engine.startswith(("xllamacpp 20", "llama-server"))
+    assert {"chat", "metrics", "slots"} <= handle.capabilities
     assert manager.start(ServerSettings(ctx=1024)) is handle
     with pytest.raises(ServerError, match="already running") as other:
         manager.start(ServerSettings(ctx=512))
@@ -95,6 +103,9 @@ def test_a_taken_port_is_named(manager):
             manager.start(ServerSettings(ctx=512, port=taken.getsockname()[1]))
     assert problem.value.hint.startswith("%llama start")
     assert manager.state() == "crashed"
+    assert str(runtime_dir()) in str(problem.value)  # where the log is
+    manager.stop()
+    assert (manager.state(), manager.last_crash) == ("stopped", None)
 
 
 def test_bad_files_are_refused_before_an_engine_is_started(manager, tmp_path, model_path):
@@ -111,16 +122,143 @@ def test_bad_files_are_refused_before_an_engine_is_started(manager, tmp_path, mo
         manager.start(ServerSettings(model="smolm2-135m"))
 
 
+def test_events_tell_a_servers_life(manager):
+    events = []
+    manager._on_event = events.append
+    handle = manager.start(ServerSettings(ctx=512))
+    address = urlsplit(handle.url)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4})
+    connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {handle.api_key}"})
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert until(lambda: any(e.kind == "request" for e in events))
+    (request,) = (e for e in events if e.kind == "request")
+    assert request.data["decode_tokens"] == 4
+    manager.stop()
+    kinds = [e.kind for e in events]
+    assert kinds[0] == "spawned"
+    assert kinds[-1] == "stopped"
+    assert {"load_stage", "buffer", "ready"} <= set(kinds)
+    assert not any(t.name == "llamatelemetry-server" for t in threading.enumerate())
+
+
+def test_the_state_file_is_private_and_goes_with_the_server(manager):
+    path = runtime_dir() / f"{kernel_key()}.process.server.json"
+    stale = runtime_dir() / "999999999-1.default.log"
+    stale.write_text("of a kernel that is gone")
+    handle = manager.start(ServerSettings(ctx=512))
+    assert ServerHandle.from_json(path.read_text()) == handle
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Path(handle.log_path).stat().st_mode & 0o777 == 0o600
+    assert not stale.exists()
+    os.kill(handle.pid, signal.SIGKILL)
+    assert until(lambda: not path.exists())
+
+
+def test_replacing_and_restarting_give_a_new_engine(manager):
+    first = manager.start(ServerSettings(ctx=512))
+    second = manager.start(ServerSettings(ctx=1024), replace=True)
+    assert (second.ctx_per_slot, process_start(first.pid)) == (1024, None)
+    assert manager.restart().ctx_per_slot == 1024
+    os.kill(manager.handle.pid, signal.SIGKILL)
+    assert until(lambda: manager.state() == "crashed")
+    assert manager.restart().ctx_per_slot == 1024
+    assert manager.state() == "ready"
+
+
+def test_what_interrupts_a_start_leaves_nothing_running(manager):
+    pids = []
+    manager._on_event = lambda event: pids.append(event.data["pid"]) if event.kind == "spawned" else None
+
+    def interrupt(stage, fraction):
+        if fraction and fraction >= 0.2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manager.start(ServerSettings(ctx=512), on_progress=interrupt)
+    assert process_start(pids[0]) is None
+    assert (manager.state(), manager.handle) == ("stopped", None)
+    with pytest.raises(ServerError, match="not ready after 0 s") as problem:
+        manager.start(ServerSettings(ctx=512), timeout_s=0.0)
+    assert "--timeout" in problem.value.hint
+    assert process_start(pids[1]) is None
+
+
+def test_a_forked_child_neither_has_nor_ends_its_parents_server(manager):
+    handle = manager.start(ServerSettings(ctx=512))
+    child = os.fork()
+    if child == 0:
+        manager.stop()
+        os._exit(0 if manager.handle is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert status(handle.url, "/props", handle.api_key) == 200
+    assert manager.handle is handle
+
+
+def test_an_address_in_a_models_text_does_not_get_the_key(manager, model_path, tmp_path):
+    got = []
+
+    class Decoy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            got.append((self.path, self.headers["Authorization"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Decoy) as decoy:
+        threading.Thread(target=decoy.serve_forever, daemon=True).start()
+        line = f"\n0.00.000.001 I srv          init: listening on http://127.0.0.1:{decoy.server_port}\n"
+        raw = model_path.read_bytes()
+        # The engine shows what the model's chat template makes of an example before it listens.
+        start = raw.index(b"{% for message in messages %}")
+        length = int.from_bytes(raw[start - 8 : start], "little")
+        raw = raw[:start] + line.encode().ljust(length) + raw[start + length :]
+        path = tmp_path / "forged.gguf"
+        path.write_bytes(raw)
+        try:
+            handle = manager.start(ServerSettings(model=str(path), ctx=512))
+            assert urlsplit(handle.url).port != decoy.server_port
+            assert str(decoy.server_port) in "".join(manager.log(400))
+        finally:
+            decoy.shutdown()
+    assert got == []
+
+
+def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path):
+    settings = ServerSettings(ctx=1024, slots=2, threads=1, batch=256, ubatch=64, kv_type="q8_0", warmup=False)
+    found = []
+    for runtime in (find_runtime(fakellama.write(tmp_path / "llama-server")), find_runtime("xllamacpp")):
+        handle = manager.start(settings, runtime, replace=True)
+        _, props = probe.get(handle.url, "/props", handle.api_key)
+        _, slots = probe.get(handle.url, "/slots", handle.api_key)
+        del props["media_marker"]  # random
+        found.append((props, slots, handle.slots, handle.ctx_per_slot, handle.buffers, handle.capabilities))
+        command = Path(f"/proc/{handle.pid}/cmdline").read_bytes()
+        assert handle.api_key.encode() not in command
+    assert handle.engine.startswith("xllamacpp")
+    assert found[0] == found[1]
+    assert found[0][2:4] == (2, 1024)
+
+
 PARENT = """
-import os, signal, time
+import os, signal
 from llamatelemetry_jupyter.server.process import ServerManager
 from llamatelemetry_jupyter.server.settings import ServerSettings
+signal.signal(signal.SIGINT, lambda *_: os.write(1, b"interrupted\\n"))
 handle = ServerManager().start(ServerSettings(ctx=512))
 print(handle.pid, handle.url, handle.api_key, flush=True)
-signal.signal(signal.SIGINT, lambda *_: os.write(1, b"interrupted\\n"))
 while True:
-    time.sleep(60)
+    signal.pause()
 """
+
+
+def guards(engine):
+    """Processes of the engine's session: its watcher."""
+    done = subprocess.run(["ps", "-o", "pid=", "-s", str(engine)], capture_output=True, text=True, check=False)
+    return done.stdout.split()
 
 
 def test_interrupts_of_a_cell_leave_the_server_up_and_the_end_of_the_kernel_ends_it():
@@ -134,6 +272,7 @@ def test_interrupts_of_a_cell_leave_the_server_up_and_the_end_of_the_kernel_ends
         parent.kill()
         parent.wait()
         assert until(lambda: process_start(int(pid)) is None)
+        assert until(lambda: not guards(int(pid)))
     finally:
         parent.kill()
         parent.wait()
