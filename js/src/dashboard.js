@@ -135,6 +135,7 @@ function show(live, model, el, signal) {
   const [, ...panels] = views;
   root.append(now.el, controls(store, signal, visible), ...panels.map((view) => view.el));
 
+  let later = 0;
   const draw = () => {
     const { paused, selected, cursorMs } = store.view;
     const state = { server: history.server, totals: history.totals, devices: history.devices };
@@ -144,7 +145,12 @@ function show(live, model, el, signal) {
     const span = selected === null ? undefined : history.spans.get(selected);
     const quietS = (performance.now() - live.heardAt) / 1000;
     const width = root.querySelector(".ll-chart")?.clientWidth ?? 0;
-    if (width < 120) return;
+    if (width < 120) {
+      // JupyterLab takes the page apart for a moment while it changes its theme; no observer tells when it is back.
+      clearTimeout(later);
+      later = setTimeout(schedule, 100);
+      return;
+    }
     if (!theme.known) theme.read();
     /** @type {Frame} */
     const frame = {
@@ -164,6 +170,7 @@ function show(live, model, el, signal) {
     for (const view of views) view.render(frame);
     setAttribute(root, "data-seq", history.seq);
     setAttribute(root, "data-rows", history.t.length);
+    setAttribute(root, "data-drawn", theme.dark ? "dark" : "light");
   };
 
   let queued = false;
@@ -206,6 +213,7 @@ function show(live, model, el, signal) {
       size.disconnect();
       sight.disconnect();
       clearInterval(timer);
+      clearTimeout(later);
       hiding?.remove();
       root.remove();
     },

@@ -389,7 +389,7 @@ def test_theme_follows_every_kind_of_host(dashboard):
         ("document.body.style.background = '#181818'", "dark"),  # no host says it: the page's colour decides
     ):
         page.evaluate(f"() => {{ {there}; }}")
-        page.wait_for_function("t => document.querySelector('.llamatelemetry').dataset.theme === t", arg=theme)
+        page.wait_for_function("t => document.querySelector('.llamatelemetry').dataset.drawn === t", arg=theme)
         # The canvases have changed with the style sheet.
         bar = page.evaluate("() => getComputedStyle(document.querySelector('.ll-span-bar')).backgroundColor")
         assert bar == {"light": "rgb(95, 107, 118)", "dark": "rgb(154, 167, 179)"}[theme]
