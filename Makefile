@@ -82,7 +82,7 @@ lint: $(VENV)/.stamp-test js/node_modules/.stamp  ## ruff, mypy, import-linter, 
 
 docs: $(VENV)/.stamp-docs  ## the documentation, into build/site/
 	@$(PY) tools/report.py
-	@$(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'build/site/index.html'
 
 dist: $(VENV)/.stamp-test  ## wheel and sdist, checked in a clean environment

@@ -31,6 +31,7 @@ def print_facts() -> None:
 
     session = lt.current_session()
     handle = session.handle
+    session.spans.flush()
     rows = list(session.spans.rows())
     calls = [row for row in rows if row.output_tokens is not None and row.decode_tokens_per_s is not None]
     decoded = sum((row.output_tokens or 1) - 1 for row in calls)
