@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import environment
 from .clock import now_ns
@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 
 _current: Session | None = None
 _lock = threading.Lock()
+
+
+class Closeable(Protocol):
+    """What a session closes with itself."""
+
+    def close(self) -> None:
+        """End threads and comms."""
+        ...
 
 
 class _CellObserver:
@@ -53,6 +61,7 @@ class Session:
         self.cells: CellHooks | None = None
         self.events: deque[ServerEvent] = deque(maxlen=10_000)
         self._on_refresh: list[Callable[[], None]] = []
+        self._dashboard: Closeable | None = None
         self._engine: InferenceEngine | None = None
 
     @cached_property
@@ -159,6 +168,12 @@ class Session:
         self._on_refresh.append(fn)
         return lambda: self._on_refresh.remove(fn) if fn in self._on_refresh else None
 
+    def show_dashboard(self, dashboard: Closeable) -> None:
+        """Take over a live dashboard; the one before is closed, so that a cell run again leaves no second feed."""
+        before, self._dashboard = self._dashboard, dashboard
+        if before is not None:
+            before.close()
+
     def refresh(self) -> None:
         """A cell has ended: bring the saved pictures up to date."""
         for fn in list(self._on_refresh):
@@ -168,6 +183,8 @@ class Session:
         """Stop the server, the sampler and the views; detach from tracing; write what is not yet written."""
         global _current  # noqa: PLW0603 (one session per process)
         self.refresh()
+        if self._dashboard is not None:
+            self._dashboard.close()
         for name, method in (("manager", "stop"), ("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()

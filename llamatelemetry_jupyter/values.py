@@ -1,8 +1,9 @@
 """The values that rooms hand to each other.
 
 They exist in one place, free of any third-party import, so that a room can be read, tested and replaced without its
-neighbours. Rules for all of them: frozen; ``*_ns`` is Unix time in nanoseconds from :mod:`.clock`;
-``None`` means *not available* and is never written as 0; a field's unit is its suffix.
+neighbours; and in one module, long as it is, so that every interface between two rooms has the same address. Rules for
+all of them: frozen; ``*_ns`` is Unix time in nanoseconds from :mod:`.clock`; ``None`` means *not available* and is
+never written as 0; a field's unit is its suffix.
 """
 
 from __future__ import annotations

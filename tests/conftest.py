@@ -18,8 +18,11 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
+    from realengine import Engine
+    from recorder import Recorder
     from rig import Browser, Lab, Notebook
 
+    from llamatelemetry_jupyter.api.client import LlamaCppClient
     from llamatelemetry_jupyter.values import ServerHandle
 
 REPO = Path(__file__).resolve().parents[1]
@@ -160,6 +163,31 @@ def server(model_path: Path) -> Iterator[ServerHandle]:
         yield manager.start(ServerSettings(model=str(model_path), ctx=2048, slots=2))
     finally:
         manager.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """The bare engine, for tests of rooms below the server room."""
+    from realengine import running_engine
+
+    with running_engine() as running:
+        yield running
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    """An observer that keeps what it was told."""
+    from recorder import Recorder
+
+    return Recorder()
+
+
+@pytest.fixture
+def client(engine: Engine, recorder: Recorder) -> LlamaCppClient:
+    """A client of :func:`engine` that is observed by :func:`recorder`."""
+    from llamatelemetry_jupyter.api.client import LlamaCppClient
+
+    return LlamaCppClient(engine.url, engine.key, recorder, timeout_s=60)
 
 
 # ---------------------------------------------------------------------------------------------------- fault campaigns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from llamatelemetry_jupyter.models.catalogue import resolve
 
 KEY = "secret-of-the-test"
-_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 _HOST = """
 import sys, xllamacpp
@@ -40,18 +38,13 @@ class Engine:
 
 
 def model_path() -> Path:
-    """The demo model where the fetcher caches it."""
-    cache = Path(os.environ.get("LLAMATELEMETRY_CACHE", Path.home() / ".cache" / "llamatelemetry"))
-    for folder in (cache / "models", Path("/tmp/models")):
-        for found in sorted(folder.rglob(_NAME)) if folder.is_dir() else ():
-            return found
-    pytest.skip("the demo model is not in the cache; make demo fetches it")
+    """The demo model, fetched when it is not in the cache."""
+    return Path(resolve("smollm2-135m").path)
 
 
 @contextmanager
 def running_engine(kind: str = "chat") -> Iterator[Engine]:
     """An engine that ends with the block, and also when this process dies (its input closes)."""
-    pytest.importorskip("xllamacpp")
     process = subprocess.Popen(
         [sys.executable, "-c", _HOST, str(model_path()), KEY, kind],
         stdin=subprocess.PIPE,

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from rig import to_html
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -26,7 +27,7 @@ def field(page, name):
     return page.locator(f'.llamatelemetry [data-field="{name}"]').inner_text().replace(",", "")
 
 
-def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook):
+def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook, browser):
     opened = notebook(QUICKSTART)
     opened.run_all()
     page = opened.page
@@ -58,7 +59,8 @@ def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook):
     page.locator(".llamatelemetry").scroll_into_view_if_needed()
     shoot(page, "dashboard-light")
     page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-    page.wait_for_function("() => document.querySelector('.llamatelemetry').dataset.theme === 'dark'")
+    page.wait_for_function("() => document.querySelector('.llamatelemetry').dataset.drawn === 'dark'")
+    page.wait_for_selector("#jupyterlab-splash", state="detached")
     shoot(page, "dashboard-dark")
     page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
     assert [e for e in opened.errors if "favicon" not in e] == []
@@ -82,3 +84,28 @@ def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook):
     answers = [o for o in outputs if "llamatelemetry" in o.get("metadata", {})]
     assert len(answers) == 3
     assert all("tokens/s" in "".join(o["data"]["text/markdown"]) for o in answers[:2])
+    # Exported and opened without a network: the same.
+    offline = browser.open_file(to_html(opened.path))
+    try:
+        shown = offline.page.locator("[data-llamatelemetry-static] img")
+        shown.wait_for()
+        assert shown.evaluate("i => i.complete && i.naturalWidth") > 300
+        assert offline.page.locator(".jp-RenderedMarkdown", has_text=re.compile("tokens/s")).count() >= 2
+        assert offline.page.locator("[data-llamatelemetry-static] table", has_text="smollm2-135m, ready").count() == 1
+        if PICTURES:
+            offline.page.locator("[data-llamatelemetry-static]").screenshot(path=str(Path(PICTURES) / "saved.png"))
+    finally:
+        offline.close()
+
+
+def test_a_dashboard_shown_again_and_unloaded_leaves_no_thread(notebook):
+    cells = ["%load_ext llamatelemetry", "%llama dashboard", "%llama dashboard", "import threading"]
+    opened = notebook(cells)
+    opened.run_all()
+    opened.output(2).locator(".llamatelemetry").wait_for()
+    names = "print(sorted(t.name for t in threading.enumerate() if t.name.startswith('llamatelemetry')))"
+    assert opened.kernel(names).count("llamatelemetry-feed") == 1
+    assert opened.failures() == []
+    opened.kernel("get_ipython().extension_manager.unload_extension('llamatelemetry')")
+    assert opened.kernel(names) == "[]"
+    assert opened.errors == []

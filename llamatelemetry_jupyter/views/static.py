@@ -74,7 +74,8 @@ def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table
         kv = f"KV cache holds {_na(server['kv_tokens'])}"
         per_slot = f"{_na(server['ctx_per_slot'])} tokens per slot, " if server["ctx_per_slot"] else ""
         last = f"{rate(server['decode_tokens_per_s'])} tokens/s, first token {seconds(server['ttft_s'])}"
-        rows.append(("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}"))
+        why = f": {short(crash, 120)}; try: %llama start" if crash and server["state"] == "crashed" else ""
+        rows.append(("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}{why}"))
         rows += [(name, _na(server[key])) for name, key in (("engine", "engine"), ("address", "url")) if server[key]]
         busy = f"{_na(server['slots_busy'])} of {_na(server['slots'])} busy, {_na(server['queued'])} waiting"
         rows += [("slots", busy), ("context", per_slot + kv), ("last call", last if server["ttft_s"] else "none yet")]

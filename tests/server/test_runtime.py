@@ -17,7 +17,6 @@ def nothing_on_path(monkeypatch, tmp_path):
 
 
 def test_without_a_binary_the_wheel_is_the_engine():
-    pytest.importorskip("xllamacpp")
     found = find_runtime()
     assert found.kind == "xllamacpp"
     assert found.version.startswith("xllamacpp 20")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ... import environment
@@ -41,6 +42,7 @@ class _Shown:
         self.widget: Dashboard | None = None
         self.feed: Feed | None = None
         self.drawn: object = None
+        self._forget: Callable[[], None] = lambda: None
 
     def snapshot(self) -> dict[str, Any]:
         """What there is to show now."""
@@ -57,7 +59,16 @@ class _Shown:
         if self.live:
             self._show_widget(snapshot)
         display(self._bundle(snapshot), raw=True, display_id=self.id)
-        self.session.on_refresh(self.refresh)
+        self._forget = self.session.on_refresh(self.refresh)
+        self.session.show_dashboard(self)
+
+    def close(self) -> None:
+        """End the live part; the picture stays where it is, with its last state."""
+        self._forget()
+        if self.feed is not None:
+            self.feed.stop()
+        if self.widget is not None:
+            self.widget.close()
 
     def _show_widget(self, snapshot: dict[str, Any]) -> None:
         from IPython.display import display
@@ -68,6 +79,7 @@ class _Shown:
         self.widget = Dashboard(snapshot=snapshot, static_id=self.id)
         display(self.widget)
         self.feed = Feed(self.snapshot, self.session.samples, self.session.spans, self.widget.send)
+        self.widget.on_msg(self.feed.on_message)
         self.feed.start()
 
     def refresh(self) -> None:
