@@ -80,8 +80,9 @@ js: js/node_modules/.stamp  ## build the widgets' bundles into the package
 lint: $(VENV)/.stamp-test js/node_modules/.stamp  ## ruff, mypy, import-linter, tsc, biome
 	@$(PY) tools/lint.py
 
-docs: $(VENV)/.stamp-docs  ## the documentation, into build/site/
+docs: $(VENV)/.stamp-demo $(VENV)/.stamp-docs  ## the documentation, into build/site/
 	@$(PY) tools/report.py
+	@$(PY) tools/tables.py
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'build/site/index.html'
 

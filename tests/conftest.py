@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 import pytest
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[1]
 #: The environment with Kaggle's versions has no browser driver.
-collect_ignore = [] if find_spec("playwright") else ["test_rig.py", "test_quickstart.py"]
+collect_ignore = [] if find_spec("playwright") else ["test_rig.py", "test_quickstart.py", "test_docs.py"]
 #: The environment that pytest was started in; see :func:`outside_env`.
 OUTSIDE = dict(os.environ)
 #: Inherited by every process that a test starts, however deep: names them as ours.
@@ -269,15 +269,22 @@ def browser() -> Iterator[Browser]:
 def notebook(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Callable[..., Notebook]]:
     """``notebook(path or cells, kernel="python3", wait=True)``: opens it in JupyterLab; closed with its kernel at the end.
 
-    ``kernel="kaggle"``: with Kaggle's versions of kernel and widgets, under the same JupyterLab.
+    ``kernel="kaggle"``: with Kaggle's versions of kernel and widgets, under the same JupyterLab; ``app="notebook"``:
+    in Notebook 7.
     """
     opened: list[Notebook] = []
 
-    def open_notebook(content: Path | list[str], *, kernel: str = "python3", wait: bool = True) -> Notebook:
+    def open_notebook(
+        content: Path | list[str],
+        *,
+        kernel: str = "python3",
+        wait: bool = True,
+        app: Literal["lab", "notebook"] = "lab",
+    ) -> Notebook:
         from rig import Notebook
 
         lab = request.getfixturevalue("kaggle_lab" if kernel == "kaggle" else "lab")
-        opened.append(Notebook.open(lab, browser, content, kernel=kernel, wait=wait))
+        opened.append(Notebook.open(lab, browser, content, kernel=kernel, wait=wait, app=app))
         return opened[-1]
 
     yield open_notebook

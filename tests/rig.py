@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import nbformat
@@ -147,7 +147,9 @@ class Lab:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--port-retries=0",
                  f"--IdentityProvider.token={self.token}", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={self.root}",
-                 "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"],
+                 "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+                 # Notebook 7 is another page of the same server.
+                 "--JupyterNotebookApp.expose_app_in_browser=True"],
                 env=self._environment, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 90
@@ -284,13 +286,24 @@ class Notebook(Watched):
 
     @classmethod
     def open(
-        cls, lab: Lab, browser: Browser, content: Path | Sequence[str], *, kernel: str = "python3", wait: bool = True
+        cls,
+        lab: Lab,
+        browser: Browser,
+        content: Path | Sequence[str],
+        *,
+        kernel: str = "python3",
+        wait: bool = True,
+        app: Literal["lab", "notebook"] = "lab",
     ) -> Notebook:
-        """Open a notebook file, or a new one with these cells; ``wait`` is for its kernel to be idle."""
+        """Open a notebook file, or a new one with these cells; ``wait`` is for its kernel to be idle.
+
+        ``app="notebook"``: in Notebook 7, where what goes by Lab's commands (:meth:`run_all` …) works the same.
+        """
         stem = content.stem if isinstance(content, Path) else "cells"
         path = write_notebook(lab.root / f"{stem}-{secrets.token_hex(4)}.ipynb", content, kernel)
         self = cls(lab, browser.context.new_page(), path)
-        self.page.goto(f"{lab.url}/lab/tree/{path.name}?token={lab.token}&reset")
+        where, option = ("lab/tree", "&reset") if app == "lab" else ("notebooks", "")
+        self.page.goto(f"{lab.url}/{where}/{path.name}?token={lab.token}{option}")
         self._wait_open(wait)
         return self
 

@@ -98,6 +98,22 @@ def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook, browser):
         offline.close()
 
 
+def test_the_quickstart_runs_in_notebook_7(notebook):
+    opened = notebook(QUICKSTART, app="notebook")
+    opened.run_all()
+    opened.page.wait_for_function(
+        "() => document.querySelector('.llamatelemetry [data-field=calls]')?.textContent === '3'"
+    )
+    assert field(opened.page, "model") == "smollm2-135m"
+    assert opened.page.locator(".llamatelemetry .ll-span").count() >= 15
+    assert not opened.page.locator("[data-llamatelemetry-static]").is_visible()
+    assert opened.failures() == []
+    # Notebook 7.6's own: the first with any notebook, the second where a JupyterLab was open at the same server.
+    own = ("reading 'schema'", "Command 'filebrowser:open-path' not registered")
+    assert [e for e in opened.errors if not any(words in e for words in own)] == []
+    assert opened.foreign == []
+
+
 def test_a_dashboard_shown_again_and_unloaded_leaves_no_thread(notebook):
     cells = ["%load_ext llamatelemetry", "%llama dashboard", "%llama dashboard", "import threading"]
     opened = notebook(cells)

@@ -55,11 +55,17 @@ def kernel(tmp_path_factory):
     for code in ("%load_ext llamatelemetry", "%llama start --ctx 2048"):
         reply, outputs = made.run(code)
         assert reply["status"] == "ok", outputs
+    made.run("import functools, llamatelemetry_jupyter as lt, time\ns = lt.current_session()")
     yield made
     made.close()
 
 
 LONG = "%%llama -n 1500 -t 0 --out long\nCount from one to five hundred, one number per line."
+
+
+def endless(kernel):
+    """The model does not end by itself: the disturbance always comes in the middle of the answer."""
+    kernel.run("c = s.engine().client\nc.chat_stream = functools.partial(c.chat_stream, ignore_eos=True)")
 
 
 def streaming(outputs):
@@ -91,13 +97,13 @@ def test_an_interrupt_cancels_keeps_the_text_and_marks_the_span(kernel):
             return True
         return False
 
+    endless(kernel)
     reply, outputs = kernel.run(LONG, during=interrupt)
     assert reply["status"] == "error"
     assert [kind for kind, _ in outputs] == ["display_data", "error"]
     assert len(outputs[1][1]["traceback"]) == 2
     assert "interrupted" in outputs[0][1]["data"]["text/markdown"]
     assert kernel.value("long.finish_reason, len(long.text) > 0") == "interrupted True"
-    kernel.run("import llamatelemetry_jupyter as lt, time\ns = lt.current_session()")
     last = "[r for r in s.spans.rows() if r.name.startswith('chat')][-1]"
     assert kernel.value(f"{last}.status, {last}.error_type") == "error KeyboardInterrupt"
     kernel.run(
@@ -116,6 +122,7 @@ def test_a_killed_engine_leaves_the_partial_answer_and_its_span(kernel):
             return True
         return False
 
+    endless(kernel)
     reply, outputs = kernel.run(LONG, during=kill)
     assert reply["status"] == "error"
     assert [kind for kind, _ in outputs] == ["display_data", "error"]

@@ -1,0 +1,73 @@
+"""Writes the tables of the documentation that the code itself knows: ``python tools/tables.py``.
+
+A page holds ``<!-- table: NAME -->`` and ``<!-- end -->``; what stands between them is made here, and a test compares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_REGION = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def magics() -> str:
+    """Every command of ``%llama`` with its options, from its own parser."""
+    from llamatelemetry_jupyter.magics.router import COMMANDS, module, parser
+
+    lines: list[str] = []
+    for name, what in COMMANDS.items():
+        own = parser(name)
+        prompt = " PROMPT" if getattr(module(name), "TAKES_PROMPT", False) else ""
+        words = [w for a in own._actions if not a.option_strings if (w := _argument(a))]
+        lines += [f"### `{' '.join([f'%llama {name}', *words])}{prompt}`", "", f"{_sentence(what)}", ""]
+        rows = [a for a in own._actions if a.dest != "help"]
+        if rows:
+            lines += ["| | |", "|---|---|", *(f"| {_names(a)} | {_cell(a.help or '')} |" for a in rows), ""]
+    return "\n".join(lines)
+
+
+def _argument(action: argparse.Action) -> str:
+    name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    return f"[{name}]" if action.nargs in ("?", "*") else name
+
+
+def _names(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return f"`{_argument(action).strip('[]')}`"
+    value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    return ", ".join(f"`{option}{value}`" for option in action.option_strings)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _cell(text: str) -> str:
+    return text.replace("%%", "%").replace("|", "\\|")
+
+
+TABLES: dict[str, Callable[[], str]] = {"magics": magics}
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Every page with a table: its path, and its text as it should be."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if _REGION.search(text):
+            yield page, _REGION.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Bring every page up to date."""
+    for page, wanted in pages():
+        if page.read_text(encoding="utf-8") != wanted:
+            page.write_text(wanted, encoding="utf-8")
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
