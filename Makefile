@@ -72,7 +72,7 @@ test: $(VENV)/.stamp-test .venv-floor/.stamp js/node_modules/.stamp  ## every te
 	@$(PY) tools/suite.py
 
 lab: $(VENV)/.stamp-test  ## JupyterLab with the quickstart open
-	@$(PY) -m jupyterlab notebooks/01-quickstart.ipynb
+	@$(PY) -m jupyterlab notebooks/01-quickstart.ipynb $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
 js: js/node_modules/.stamp  ## build the widgets' bundles into the package
 	@cd js && ../$(PY) ../tools/node.py node build.mjs

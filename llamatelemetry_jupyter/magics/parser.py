@@ -57,10 +57,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def closest(word: str, names: Sequence[str]) -> str | None:
-    """The one of ``names`` that ``word`` was probably meant to be."""
+    """The one of ``names`` that ``word`` was probably meant to be: one that it begins, else one spelt nearly so."""
     import difflib
 
-    found = difflib.get_close_matches(word, names, 1, 0.6)
+    begun = [name for name in names if word.strip("-") and name.startswith(word)]
+    found = begun or difflib.get_close_matches(word, names, 1, 0.6)
     return found[0] if found else None
 
 

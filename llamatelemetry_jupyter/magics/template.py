@@ -7,6 +7,7 @@ constant indices, is replaced; every other brace passes. Nothing is called and n
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +48,7 @@ def _look_up(expression: str, names: Mapping[str, Any]) -> object:
 def _value(node: ast.expr, names: Mapping[str, Any]) -> object:
     if isinstance(node, ast.Name):
         if node.id not in names:
-            near = closest(node.id, [n for n in names if not n.startswith("_")])
+            near = closest(node.id, [n for n in names if not n.startswith("_") and not hasattr(builtins, n)])
             raise CommandError(
                 f"{{{{{node.id}}}}}: no variable of that name" + (f"; did you mean {{{{{near}}}}}?" if near else ""),
                 hint="define it in a cell above, or send the braces as they are with --raw",

@@ -48,6 +48,7 @@ def test_unload_restores_the_shell_and_reload_works_ten_times(ipython):
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
+        ("%llama stat", ["unknown command 'stat'; did you mean 'status'?", "try: %llama status"]),
         ("%llama chta hi", ["unknown command 'chta'; did you mean 'chat'?", "try: %llama chat"]),
         ("%llama chat --temprature 1 hi", ["unknown option --temprature", "did you mean --temperature?"]),
         ("%llama start --ctx many", ["argument --ctx: invalid int value: 'many'", "try: %llama start --help"]),
