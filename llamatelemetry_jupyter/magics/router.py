@@ -16,6 +16,8 @@ COMMANDS = {
     "status": "what is running, where, and what it holds",
     "stop": "stop the server",
     "logs": "the last lines of the server's log",
+    "install": "download a build of the engine that uses this machine's GPU",
+    "doctor": "what is there, what is missing, and what to type about it",
     "chat": "ask the model; %%llama does the same with the cell as prompt",
     "spans": "the recorded spans as a table or a DataFrame",
     "trace": "one trace as a tree and a waterfall",

@@ -1,0 +1,77 @@
+"""What every download needs: one process at a time, progress, hashes, and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from .errors import FetchError
+
+#: ``say(stage, fraction)``: what is being done and how much of it is, 0..1, or ``None`` where nothing measures it.
+Progress: TypeAlias = Callable[[str, "float | None"], None]
+
+CHUNK = 1 << 20
+POLL_S = 0.1
+_UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+@contextlib.contextmanager
+def locked(path: Path, say: Progress, timeout_s: float) -> Iterator[None]:
+    """Only one process at a time holds ``path``; raises FetchError when another one has for ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                say("waiting for another process that downloads it", None)
+            if time.monotonic() > deadline:
+                raise FetchError(f"another process has held {path} for {timeout_s:.0f} s", hint=f"!rm {path}")
+            time.sleep(POLL_S)
+        yield  # the lock ends with the descriptor, also when the process is killed
+
+
+def sha256(path: Path, say: Progress | None = None) -> str:
+    """The file's SHA-256 in hex."""
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            done += len(chunk)
+            if say is not None:
+                say(f"checking {path.name}", done / total)
+    return digest.hexdigest()
+
+
+def require_space(folder: Path, needed_bytes: int) -> None:
+    """Raises FetchError when the disk under ``folder`` has less than ``needed_bytes`` free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise FetchError(
+            f"{size(needed_bytes)} are needed in {folder}, and {size(free)} are free",
+            hint="%env LLAMATELEMETRY_CACHE=/a/larger/disk",
+        )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write ``value`` so that readers see the old file or the new one, never half of it."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.new")
+    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def size(value: float) -> str:
+    """Bytes as people read them."""
+    unit = 0
+    while value >= 1023.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.{1 if unit and value < 100 else 0}f} {_UNITS[unit]}"
