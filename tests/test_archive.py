@@ -99,7 +99,7 @@ def test_what_is_hostile_is_refused_and_nothing_leaves_the_folder(tmp_path, entr
     with pytest.raises(FetchError, match=said) as problem:
         run(path, tmp_path / "in")
     assert problem.value.hint
-    assert not [p for p in tmp_path.rglob("evil")]
+    assert not list(tmp_path.rglob("evil"))
     assert not (tmp_path.parent / "evil").exists()
 
 

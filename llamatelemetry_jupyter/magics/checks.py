@@ -33,12 +33,8 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "warn", "missing"]
 
-#: The distribution's dependencies (a test compares them with pyproject.toml), then what its extras bring.
-REQUIRED = (
-    *("ipython", "ipywidgets", "anywidget", "requests", "opentelemetry-sdk", "nvidia-ml-py", "pandas", "plotly"),
-    *("graphistry", "psutil"),
-)
-OPTIONAL = ("ipykernel", "xllamacpp", "networkx", "httpx", "orjson", "prometheus-client", "huggingface_hub")
+_DISTRIBUTION = "llamatelemetry-jupyter"
+_PER_ROW = 4  # packages in a row of the table
 _HOSTS = ("pypi.org", "huggingface.co", "github.com")
 _ONLINE_S = 3.0
 #: A model of 7 billion weights at 4 bits is 4 GiB: less room than that is worth a word.
@@ -161,13 +157,23 @@ def _system(machine: Machine) -> Iterator[Check]:
 
 
 def _packages() -> Iterator[Check]:
-    versions = {name: _version(name) for name in (*REQUIRED, *OPTIONAL)}
-    there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    yield Check(
-        "packages", "ok", f"{_version('llamatelemetry-jupyter') or 'not installed, imported from a folder'}; {there}"
-    )
-    for name in REQUIRED:
-        if versions[name] is None:
+    """Versions of what the distribution's own metadata asks for, and of what its extras would bring."""
+    own = _version(_DISTRIBUTION)
+    if own is None:
+        yield Check(
+            "packages", "ok", f"{_DISTRIBUTION} is imported from a folder, not installed: its needs are unknown"
+        )
+        return
+    wanted = {"ipykernel": False, _DISTRIBUTION: True}
+    for line in importlib.metadata.requires(_DISTRIBUTION) or []:
+        if found := re.match(r"[\w.-]+", line):
+            wanted[found[0]] = wanted.get(found[0], False) or "extra ==" not in line
+    versions = {name: _version(name) for name in wanted}
+    there = [f"{name} {version}" for name, version in versions.items() if version]
+    for start in range(0, len(there), _PER_ROW):
+        yield Check("packages", "ok", ", ".join(there[start : start + _PER_ROW]))
+    for name, needed in wanted.items():
+        if needed and versions[name] is None:
             yield Check("packages", "missing", name, f"%pip install {name}")
 
 

@@ -31,6 +31,8 @@ _GROWTH = 8
 _ROOM_BYTES = 64 << 20
 #: … and never larger than this.
 _LIMIT_BYTES = 16 << 30
+#: Addresses whose unverified files are remembered; a file of the user's own may change.
+_REMEMBERED = ("https:", "http:")
 _WAIT_S = 3600.0
 _PROGRAMS = (("llama-server",), ("llama", "serve"))
 _DEPTH = 4
@@ -248,7 +250,7 @@ def _unpack(path: Path, source: HttpsSource, own: Path, entry: Entry, say: Progr
 
 def _recorded(source: HttpsSource, digest: str, file_bytes: int) -> Origin:
     """Where a file came from; an unverified one must be the same for ever, whoever sends it later."""
-    if source.sha256 is None and source.url.startswith("https:"):
+    if source.sha256 is None and source.url.startswith(_REMEMBERED):
         path = engines.folder() / "seen.json"
         try:
             seen = dict(json.loads(path.read_text(encoding="utf-8")))
