@@ -52,6 +52,16 @@ def sha256(path: Path, say: Progress | None = None) -> str:
     return digest.hexdigest()
 
 
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and those above it; raises FetchError when that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FetchError(
+            f"{folder} cannot be made: {error.strerror}", hint="%env LLAMATELEMETRY_CACHE=/a/folder/of/mine"
+        ) from error
+
+
 def require_space(folder: Path, needed_bytes: int) -> None:
     """Raises FetchError when the disk under ``folder`` has less than ``needed_bytes`` free."""
     free = shutil.disk_usage(folder).free

@@ -93,7 +93,8 @@ def remote_size(source: HttpsSource, hint: str) -> int | None:
     """Bytes of the file as its server says without sending it; raises FetchError when it does not answer or refuses."""
     try:
         with _opened("HEAD", source.url, {}) as response:
-            if response.status_code in (405, 501):
+            # 403: a storage host's address is often signed for GET alone. What is truly refused is so again, later.
+            if response.status_code in (403, 405, 501):
                 return None
             if response.status_code != 200:
                 raise _refused(source, response, hint)
@@ -177,9 +178,15 @@ def _opened(method: str, url: str, headers: dict[str, str]) -> Iterator[Response
             response = _followed(session, method, url, {"Accept-Encoding": "identity", **headers})
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise FetchError(f"{url} is not an address: {error}") from error
+        except requests.exceptions.SSLError as error:
+            raise FetchError(
+                f"the certificate of {urlsplit(url).hostname} is not accepted (a proxy that reads along?)",
+                hint="%env REQUESTS_CA_BUNDLE=/path/to/the/company's.pem",
+            ) from error
+        except requests.exceptions.ProxyError as error:
+            raise _BrokenOff("the proxy does not answer (https_proxy is set)") from error
         except requests.RequestException as error:
-            host = urlsplit(url).hostname
-            raise _BrokenOff(f"{host} does not answer (is this machine offline?)") from error
+            raise _BrokenOff(f"{urlsplit(url).hostname} does not answer (is this machine offline?)") from error
         with response:
             yield response
 
@@ -191,14 +198,14 @@ def _followed(session: Session, method: str, url: str, headers: dict[str, str]) 
         local = _is_loopback(parts.hostname)
         inside = parts.scheme == "http" and local and _is_loopback(urlsplit(first).hostname)
         if parts.scheme != "https" and not inside:
-            raise FetchError(f"{first} leads to {url}, which is not https", hint="check the address")
+            raise FetchError(f"{first} leads to {url}, which is not https", hint="%llama doctor --online")
         session.trust_env = not local
         response = session.request(method, url, headers=headers, stream=True, allow_redirects=False, timeout=_TIMEOUT_S)
         if not response.is_redirect:
             return response
         url = urljoin(url, response.headers["Location"])
         response.close()
-    raise FetchError(f"{first} leads from one address to the next without an end", hint="check the address")
+    raise FetchError(f"{first} leads from one address to the next without an end", hint="%llama doctor --online")
 
 
 def _is_loopback(host: str | None) -> bool:

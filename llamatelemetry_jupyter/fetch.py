@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from . import _https, _pypi, environment
-from ._files import Progress, locked
+from ._files import Progress, locked, make_folder
 from ._https import HttpsSource
 from ._pypi import PyPISource
 
@@ -27,7 +27,7 @@ def cached(source: Source, folder: Path | None = None) -> Path | None:
     # Only files whose hash was right ever get this name; the size tells of a disk that was full or a hand that edited.
     try:
         found = path.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return None
     return path if source.file_bytes in (None, found) else None
 
@@ -51,7 +51,7 @@ def fetch(
         return found
     say = on_progress or (lambda _stage, _fraction: None)
     folder = folder or _models()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     final = folder / source.filename
     with locked(folder / f".{source.filename}.lock", say, timeout_s):
         if (found := cached(source, folder)) is not None:

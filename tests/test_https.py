@@ -193,6 +193,21 @@ def test_addresses_that_are_not_asked(url, tmp_path):
         fetch(HttpsSource(url, None, name="x"), folder=tmp_path)
 
 
+def test_a_proxy_that_is_not_there_and_a_server_that_speaks_no_tls(host, monkeypatch, tmp_path):
+    with pytest.raises(FetchError, match=r"certificate of 127\.0\.0\.1 is not accepted"):
+        fetch(HttpsSource(host.url.replace("http:", "https:") + "/x", None), folder=tmp_path)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(FetchError, match="the proxy does not answer"):
+        fetch(HttpsSource("https://example.invalid/x", None), folder=tmp_path)
+
+
+def test_a_cache_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FetchError, match="cannot be made") as problem:
+        fetch(HttpsSource("http://127.0.0.1:9/x", None), folder=tmp_path / "file" / "cache")
+    assert problem.value.hint.startswith("%env LLAMATELEMETRY_CACHE=")
+
+
 def test_nobody_there(tmp_path):
     with pytest.raises(FetchError, match=r"127\.0\.0\.1 does not answer \(is this machine offline\?\)") as problem:
         fetch(HttpsSource("http://127.0.0.1:9/x", None), folder=tmp_path, hint="bring it")
@@ -225,6 +240,8 @@ def test_the_size_is_known_before_the_download(host):
     source = HttpsSource(f"{host.url}/a/engine.zst", None)
     assert _https.remote_size(source, "x") == len(CONTENT)
     host.files["/a/engine.zst"].length = False
+    assert _https.remote_size(source, "x") is None
+    host.files["/a/engine.zst"].statuses = [403]
     assert _https.remote_size(source, "x") is None
     assert {method for method, *_ in host.hits} == {"HEAD"}
     with pytest.raises(FetchError, match="404"):

@@ -95,8 +95,7 @@ def _engines(machine: Machine) -> Iterator[Check]:
             yield Check("engine", "ok", f"{where} (used: the first in the order)")
             yield from _abilities(found, machine)
         else:
-            name = "xllamacpp" if found.kind == "xllamacpp" else found.argv[0]
-            yield Check("engine", "ok", f"{where} (not used: %llama start --engine {name})")
+            yield Check("engine", "ok", f"{where} (not used: %llama start --engine {candidate.name or found.argv[0]})")
     if used is None:
         yield Check(
             "engine", "missing", "no llama-server on PATH, no xllamacpp, none installed", "%llama install --engine cpu"

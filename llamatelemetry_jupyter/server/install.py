@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import archive
-from .._files import Progress, locked, require_space, sha256, size, write_json
+from .._files import Progress, locked, make_folder, require_space, sha256, size, write_json
 from .._https import remote_size
 from ..errors import EngineError, FetchError
 from ..fetch import HttpsSource, fetch
@@ -62,7 +62,8 @@ class Plan:
         lines.append(f"  size: {known}, licence: {entry.licence}")
         lines += [f"  SHA-256: {f.sha256} of {f.filename}" for f in entry.files if f.sha256]
         if not entry.verified:
-            lines.append("  unverified: no SHA-256 is known; what arrives is recorded and must not change later")
+            lasting = "" if self.local else " and must not change later"
+            lines.append(f"  unverified: no SHA-256 is known; that of what arrives is recorded{lasting}")
         lines.append(f"  to: {engines.folder() / entry.id}")
         return "\n".join(lines)
 
@@ -90,7 +91,7 @@ def install(wanted: Plan, say: Progress) -> Build:
     Raises FetchError or EngineError when it could not be put in place; nothing is left then under its name.
     """
     entry, home = wanted.entry, engines.folder()
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
     final = home / entry.id
     with locked(home / f".{entry.id}.lock", say, _WAIT_S):
         for left in home.glob(f".{entry.id}.*.part"):  # of a process that was killed: we hold the lock
@@ -123,9 +124,10 @@ def tried(build: Build) -> Build:
         problem = str(error)
     if problem is None and build.backend != "cpu" and not devices:
         problem = f"it runs, but sees no GPU for {build.backend}"
-    build = replace(build, problem=problem, devices=devices)
-    build.save()
-    return build
+    now = replace(build, problem=problem, devices=devices)
+    if now != build:  # a cache that is shared may not be writable, and has nothing new to keep
+        now.save()
+    return now
 
 
 def _choose(name: str, machine: Machine) -> tuple[Entry, str | None]:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .. import escape
@@ -43,10 +44,13 @@ _known: dict[tuple[tuple[str, ...], int, int], Runtime] = {}
 class Candidate:
     """A place where an engine may be. ``find`` gives it, or ``None`` when it is not there or has nothing to offer here.
 
+    ``name`` is what ``--engine`` takes for it; ``None`` when that is the engine's path.
+
     ``find`` raises EngineError when something is there that cannot be run.
     """
 
     where: str
+    name: str | None
     find: Callable[[], Runtime | None]
 
 
@@ -66,16 +70,16 @@ def find_runtime(explicit: str | Path | None = None) -> Runtime:
 def candidates() -> Iterator[Candidate]:
     """Where :func:`find_runtime` looks when nothing is named, in its order."""
     if wanted := os.environ.get(VARIABLE):
-        yield Candidate(f"${VARIABLE}", lambda: _named(wanted))
-    yield Candidate("llama-server on PATH", _on_path)
+        yield Candidate(f"${VARIABLE}", wanted, lambda: _named(wanted))
+    yield Candidate("llama-server on PATH", None, _on_path)
     builds = engines.installed()
     for build in builds:
         if build.backend != "cpu":
-            yield Candidate(f"installed: {build.label}", lambda build=build: _with_gpu(build))  # type: ignore[misc]
-    yield Candidate("xllamacpp package", _xllamacpp)
+            yield Candidate(f"installed: {build.label}", build.id, partial(_with_gpu, build))
+    yield Candidate("xllamacpp package", "xllamacpp", _xllamacpp)
     for build in builds:
         if build.backend == "cpu":
-            yield Candidate(f"installed: {build.label}", lambda build=build: _usable(build))  # type: ignore[misc]
+            yield Candidate(f"installed: {build.label}", build.id, partial(_usable, build))
 
 
 def devices(runtime: Runtime) -> tuple[str, ...]:

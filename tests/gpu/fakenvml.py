@@ -53,6 +53,9 @@ class FakeNvml:
     def nvmlShutdown(self):
         self.calls.append(("shutdown", None))
 
+    def nvmlSystemGetDriverVersion(self):
+        return self._say("driver", None, "550.54.15")
+
     def nvmlDeviceGetCount(self):
         return self.gpus
 

@@ -118,3 +118,11 @@ def test_closing_shuts_nvml_down():
     nvml.close()
     assert ("shutdown", None) in fake.calls
     assert list(nvml.gpus) == []
+
+
+def test_the_drivers_version_is_known_with_a_driver_only():
+    fake = FakeNvml()
+    assert Nvml(fake).driver == "550.54.15"
+    fake.answers["driver", None] = fake.NVMLError("unknown")
+    assert Nvml(fake).driver is None
+    assert Nvml(FakeNvml(driver=False)).driver is None
