@@ -36,8 +36,8 @@ _DEVICE = re.compile(r"^\s+(\S+: .+ \(\d+ MiB, \d+ MiB free\))\s*$", re.MULTILIN
 _OTHER = "%llama start --engine /path/to/llama-server"
 _INSTALL = '%pip install "llamatelemetry-jupyter[local]"'
 
-#: A binary's features by command, change time and size: a CUDA build takes a second to print its help.
-_known: dict[tuple[tuple[str, ...], int, int], Runtime] = {}
+#: Answers by command, option, change time and size: a CUDA build takes a second to print its help.
+_known: dict[tuple[tuple[str, ...], str, int, int], str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def devices(runtime: Runtime) -> tuple[str, ...]:
 
 def seen_devices(argv: tuple[str, ...]) -> tuple[str, ...]:
     """The devices of a binary's ``--list-devices``; empty also for one that is too old to have the option."""
-    if "--list-devices" not in said(argv, "--help"):
+    if "--list-devices" not in _features(argv):
         return ()
     return tuple(_DEVICE.findall(said(argv, "--list-devices")))
 
@@ -161,16 +161,26 @@ def _with_gpu(build: Build) -> Runtime | None:
 
 def _binary(argv: tuple[str, ...], label: str | None = None) -> Runtime:
     path = Path(argv[0])
-    stat = path.stat()
-    key = (argv, stat.st_mtime_ns, stat.st_size)
+    features = _features(argv)
+    if label is None and "--version" in features and (version := _VERSION.search(_told(argv, "--version"))):
+        label = f"llama-server {version[1]}"
+    # A binary may be a link into the folder where the others are (PATH wrappers, conda, Homebrew).
+    folders = (path.parent, path.resolve().parent)
+    tools = {n: str(f / n) for n in TOOLS for f in reversed(folders) if os.access(f / n, os.X_OK)}
+    return Runtime("binary", argv, features, tools, label or "llama-server")
+
+
+def _features(argv: tuple[str, ...]) -> frozenset[str]:
+    features = frozenset(_FLAG.findall(_told(argv, "--help")))
+    if "--model" not in features:
+        raise EngineError(f"{argv[0]} is not llama.cpp's server: its --help names no --model", hint=_OTHER)
+    return features
+
+
+def _told(argv: tuple[str, ...], option: str) -> str:
+    """What a program prints for an option whose answer only changes with the program."""
+    stat = Path(argv[0]).stat()
+    key = (argv, option, stat.st_mtime_ns, stat.st_size)
     if key not in _known:
-        features = frozenset(_FLAG.findall(said(argv, "--help")))
-        if "--model" not in features:
-            raise EngineError(f"{path} is not llama.cpp's server: its --help names no --model", hint=_OTHER)
-        if label is None and "--version" in features and (version := _VERSION.search(said(argv, "--version"))):
-            label = f"llama-server {version[1]}"
-        # A binary may be a link into the folder where the others are (PATH wrappers, conda, Homebrew).
-        folders = (path.parent, path.resolve().parent)
-        tools = {n: str(f / n) for n in TOOLS for f in reversed(folders) if os.access(f / n, os.X_OK)}
-        _known[key] = Runtime("binary", argv, features, tools, label or "llama-server")
+        _known[key] = said(argv, option)
     return _known[key]
