@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .telemetry.store import SpanStore
     from .telemetry.tracer import Telemetry
 
+#: The server that a command means when it names none.
+DEFAULT = "default"
+
 _current: Session | None = None
 _lock = threading.Lock()
 
@@ -62,14 +65,22 @@ class Session:
         self.events: deque[ServerEvent] = deque(maxlen=10_000)
         self._on_refresh: list[Callable[[], None]] = []
         self._dashboard: Closeable | None = None
-        self._engine: InferenceEngine | None = None
+        self._engines: dict[str, InferenceEngine] = {}
+        #: By name; made when a name is first used (:meth:`manager_of`).
+        self.managers: dict[str, ServerManager] = {}
 
-    @cached_property
+    @property
     def manager(self) -> ServerManager:
-        """Starts and stops the engine; its events are kept in :attr:`events`."""
+        """The manager of the server that commands mean when they name none."""
+        return self.manager_of(DEFAULT)
+
+    def manager_of(self, name: str) -> ServerManager:
+        """The manager of the server ``name``; its events are kept in :attr:`events`."""
         from .server.process import ServerManager
 
-        return ServerManager(on_event=self.events.append)
+        if name not in self.managers:
+            self.managers[name] = ServerManager(name, on_event=self.events.append)
+        return self.managers[name]
 
     @cached_property
     def spans(self) -> SpanStore:
@@ -101,65 +112,97 @@ class Session:
 
     @property
     def handle(self) -> ServerHandle | None:
-        """The running server, if any."""
-        return self.manager.handle
+        """The default server, if it runs."""
+        return self.manager.handle if DEFAULT in self.managers else None
+
+    def handles(self) -> tuple[ServerHandle, ...]:
+        """All running servers, the default one first."""
+        order = sorted(self.managers, key=lambda name: name != DEFAULT)
+        return tuple(handle for name in order if (handle := self.managers[name].handle) is not None)
 
     def start(
         self,
         model: str,
         *,
+        name: str = DEFAULT,
         engine: str | Path | None = None,
         replace: bool = False,
         on_progress: Callable[[str, float | None], None] | None = None,
         timeout_s: float = 120.0,
         **settings: Any,
     ) -> ServerHandle:
-        """Serve ``model`` and sample it; the same settings again return the running server."""
+        """Serve ``model`` as server ``name`` and sample it; the same settings again return the running server."""
         from .server.runtime import find_runtime
         from .server.settings import ServerSettings
 
         runtime = find_runtime(engine)
         wanted = ServerSettings(model=model, **settings)
         self.sampler.start()
-        return self.manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace)
+        manager = self.manager_of(name)
+        return manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace)
 
-    def stop(self) -> ServerHandle | None:
-        """Stop the server; returns what was running."""
-        handle = self.handle
-        self._engine = None
-        self.manager.stop()
-        return handle
+    def stop(self, name: str | None = DEFAULT) -> tuple[ServerHandle, ...]:
+        """Stop the server ``name``, with ``None`` all of them; returns those that were running."""
+        running = tuple(h for h in self.handles() if name in (None, h.name))
+        for one, manager in self.managers.items():
+            if name in (None, one):
+                self._engines.pop(one, None)
+                manager.stop()
+        return running
 
-    def engine(self, model: str | None = None) -> InferenceEngine:
-        """An engine on the running server; raises ServerError when none runs, CommandError when it has no ``model``."""
+    def engine(self, model: str | None = None, *, server: str | None = None) -> InferenceEngine:
+        """An engine on the server of that name, else on one that runs ``model``, else on the default one.
+
+        Raises ServerError when there is no such server, CommandError when none has ``model``.
+        """
         from .inference.engine import InferenceEngine
 
-        handle = self.handle
-        if handle is None:
-            crash = self.manager.last_crash
-            said = f"the server has crashed: {crash}" if crash else "no server is running"
-            raise ServerError(said, hint="%llama start")
-        known = {handle.model.id, Path(handle.model.path).name, handle.model.path} if handle.model else set()
-        if model is not None and model not in known:
-            running = handle.model.id if handle.model else handle.url
-            raise CommandError(
-                f"model {model!r} is not running; {running!r} is", hint=f"%llama start {model} --restart"
+        handle = self._find(model, server)
+        made = self._engines.get(handle.name)
+        if made is None or made.handle != handle:
+            made = self._engines[handle.name] = InferenceEngine(handle, observer=_CellObserver(self))
+        return made
+
+    def _find(self, model: str | None, server: str | None) -> ServerHandle:
+        running = self.handles()
+        if server is not None:
+            found = [h for h in running if h.name == server]
+        else:
+            # Without the default one, a single other is what is meant.
+            found = [h for h in running if h.name == DEFAULT] or list(running[: len(running) == 1])
+            if model is not None:
+                found = [h for h in running if _runs(h, model)] or found
+        if not found:
+            manager = self.managers.get(server or DEFAULT)
+            crash = manager.last_crash if manager else None
+            others = f"; running: {', '.join(h.name for h in running)}" if running else ""
+            which = "the server" if server is None else f"server {server!r}"
+            idle = (
+                f"no server is running{others}" if server is None and not running else f"{which} is not running{others}"
             )
-        if self._engine is None or self._engine.handle != handle:
-            self._engine = InferenceEngine(handle, observer=_CellObserver(self))
-        return self._engine
+            name = f" --name {server}" if server else ""
+            raise ServerError(f"{which} has crashed: {crash}" if crash else idle, hint=f"%llama start{name}")
+        handle = found[0]
+        if model is not None and not _runs(handle, model):
+            said = ", ".join(repr(h.model.id if h.model else h.url) for h in running)
+            raise CommandError(
+                f"model {model!r} is not running; {said} {'is' if len(running) == 1 else 'are'}",
+                hint=f"%llama start {model} --restart",
+            )
+        return handle
 
     def snapshot(self, width_px: int = 900, window_s: float = 120.0) -> dict[str, Any]:
         """The one dict that every picture is drawn from."""
         from .views.model import snapshot
 
+        handle = self.handle or next(iter(self.handles()), None)
         return snapshot(
             self.spans,
             self.samples,
             now_ns(),
             width_px,
-            handle=self.handle,
-            state=self.manager.state(),
+            handle=handle,
+            state=self.manager_of(handle.name if handle else DEFAULT).state(),
             window_s=window_s,
         )
 
@@ -180,18 +223,25 @@ class Session:
             fn()
 
     def close(self) -> None:
-        """Stop the server, the sampler and the views; detach from tracing; write what is not yet written."""
+        """Stop the servers, the sampler and the views; detach from tracing; write what is not yet written."""
         global _current  # noqa: PLW0603 (one session per process)
         self.refresh()
         if self._dashboard is not None:
             self._dashboard.close()
-        for name, method in (("manager", "stop"), ("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
+        for manager in self.managers.values():
+            manager.stop()
+        for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()
         self._on_refresh.clear()
         with _lock:
             if _current is self:
                 _current = None
+
+
+def _runs(handle: ServerHandle, model: str) -> bool:
+    known = handle.model
+    return known is not None and model in (known.id, known.path, Path(known.path).name)
 
 
 def current_session() -> Session:

@@ -33,6 +33,7 @@ class Interrupted(KeyboardInterrupt):
 def configure(parser: Parser) -> None:
     """Options; the prompt is the rest of the line, or the cell."""
     parser.add_argument("-m", "--model", metavar="NAME", help="the model to ask (the running one)")
+    parser.add_argument("--server", metavar="NAME", help="the server to ask (the one that runs the model)")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt")
     parser.add_argument("-t", "--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="stop after N tokens (512)")
@@ -51,7 +52,7 @@ def run(session: Session, args: argparse.Namespace) -> Answer:
     if args.out and not args.out.isidentifier():
         raise CommandError(f"--out needs a variable name, not {args.out!r}", hint="%%llama --out answer")
     names = session.shell.user_ns if session.shell else {}
-    engine = session.engine(args.model)
+    engine = session.engine(args.model, server=args.server)
     prompt = args.prompt if args.raw else substitute(args.prompt, names)
     system = args.system if args.raw or not args.system else substitute(args.system, names)
     options = {

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def configure(parser: Parser) -> None:
-    """How many lines."""
+    """Whose, and how many lines."""
+    parser.add_argument("-N", "--name", default="default", metavar="NAME", help="which of several servers (default)")
     parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="how many lines (20)")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
     """Show the end of the server's log, also of one that has crashed."""
-    lines = session.manager.log(last=max(1, args.lines))
+    manager = session.managers.get(args.name)
+    lines = manager.log(last=max(1, args.lines)) if manager else []
     if not lines:
         raise ServerError("there is no log: no server was started in this kernel", hint="%llama start")
     Live(session.shell).line("\n".join(escape.plain(line) for line in lines))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def configure(parser: Parser) -> None:
     """Options of the server."""
     parser.add_argument("model", nargs="?", help="a known name or a .gguf file (the running one, else smollm2-135m)")
+    parser.add_argument("-N", "--name", default="default", metavar="NAME", help="one of several servers (default)")
     parser.add_argument("--ctx", type=int, metavar="N", help="context per slot, in tokens")
     parser.add_argument("--slots", type=int, metavar="N", help="requests answered at the same time")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
@@ -38,12 +39,13 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
     names = ("ctx", "slots", "threads", "gpu_layers", "port")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    before = session.handle
+    before = next((h for h in session.handles() if h.name == args.name), None)
     # Hints say `--ctx N --restart` without a name: that must mean the model that is running.
     running = before.model.path if before and before.model else None
     known = before.model.id if before and before.model and before.model.sha256 else None
     handle = session.start(
         args.model or known or running or "smollm2-135m",
+        name=args.name,
         engine=args.engine,
         replace=args.restart,
         on_progress=progress,
