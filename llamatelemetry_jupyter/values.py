@@ -26,7 +26,9 @@ Owner = Literal["weights", "kv", "compute", "output", "context", "kernel", "othe
 OWNERS: tuple[Owner, ...] = ("weights", "kv", "compute", "output", "context", "kernel", "other", "unknown", "free")
 ServerState = Literal["starting", "loading", "ready", "generating", "sleeping", "crashed", "stopped", "unreachable"]
 TokenKind = Literal["progress", "text", "reasoning", "tool_call", "finish", "usage", "error"]
-EventKind = Literal["spawned", "load_stage", "buffer", "ready", "request", "sleep", "wake", "crashed", "stopped"]
+EventKind = Literal[
+    "spawned", "load_stage", "buffer", "warning", "ready", "request", "sleep", "wake", "crashed", "stopped", "attached"
+]
 FinishReason = Literal["stop", "length", "tool_calls", "interrupted", "error"]
 
 
@@ -241,7 +243,8 @@ class ServerHandle:
     @classmethod
     def from_json(cls, text: str) -> ServerHandle:
         """The handle that :meth:`to_json` wrote."""
-        data = json.loads(text)
+        read = json.loads(text)
+        data = {f.name: read[f.name] for f in fields(cls)}  # a state file holds more than the handle
         data["model"] = ModelRef(**data["model"]) if data["model"] else None
         data["buffers"] = tuple(EngineBuffer(**b) for b in data["buffers"])
         data["capabilities"] = frozenset(data["capabilities"])

@@ -13,11 +13,14 @@ import os
 import select
 import signal
 import sys
+import time
+from enum import Enum
 from typing import Any
 
 PARAMS_VARIABLE = "LLAMATELEMETRY_PARAMS"
 KEY_VARIABLE = "LLAMA_API_KEY"
-_ENUMS = {"flash_attn_type": "llama_flash_attn_type", "cache_type_k": "ggml_type", "cache_type_v": "ggml_type"}
+#: The engine's lines are written by a thread of its own; the one that names the cause comes last.
+_LOG_S = 0.3
 
 
 def build(xllamacpp: Any, given: dict[str, Any], api_key: str) -> Any:
@@ -30,15 +33,23 @@ def build(xllamacpp: Any, given: dict[str, Any], api_key: str) -> Any:
             owner = getattr(owner, part, None)
         if not hasattr(owner, attribute):
             raise ValueError(f"this xllamacpp has no setting '{name}'")
-        # JSON knows neither sets nor enums: a list becomes what the attribute holds, a name the enum's member.
-        if isinstance(getattr(owner, attribute), set):
-            value = set(value)  # noqa: PLW2901
-        elif attribute in _ENUMS:
-            value = getattr(getattr(xllamacpp, _ENUMS[attribute]), value)  # noqa: PLW2901
-        setattr(owner, attribute, value)
+        setattr(owner, attribute, _typed(xllamacpp, getattr(owner, attribute), attribute, value))
     if api_key:
         params.api_keys = [api_key]
     return params
+
+
+def _typed(xllamacpp: Any, now: Any, attribute: str, value: Any) -> Any:
+    """``value`` as what the attribute holds: JSON knows neither sets nor enums nor adapters."""
+    if isinstance(now, set):
+        return set(value)
+    if isinstance(now, Enum):
+        return type(now)[value]
+    if isinstance(now, list) and now and isinstance(now[0], Enum):
+        return [type(now[0])[one] for one in value]
+    if attribute == "lora_adapters":
+        return [xllamacpp.CommonAdapterLoraInfo(one["path"], one["scale"]) for one in value]
+    return value
 
 
 def serve(given: dict[str, Any], api_key: str) -> None:
@@ -68,6 +79,7 @@ def main() -> None:
     try:
         serve(json.loads(os.environ[PARAMS_VARIABLE]), api_key)
     except Exception as error:  # noqa: BLE001 (the log's last line is the only place where the kernel can read it)
+        time.sleep(_LOG_S)
         print(f"embedded: {type(error).__name__}: {error}", file=sys.stderr)
         code = 1
     sys.stderr.flush()

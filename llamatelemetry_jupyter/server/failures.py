@@ -7,6 +7,9 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..gpu.nvml import Nvml
+from ..values import EngineBuffer
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -49,6 +52,23 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
         ),
         (r"failed to allocate buffer|unable to allocate \S+ buffer|std::bad_alloc", "memory is not enough", _SMALLER),
         (
+            r"RPC not supported in this build",
+            "this engine was built without the RPC backend",
+            "%llama start --engine PATH",
+        ),
+        (r"not a directory: (.*)", "there is no folder {0}", "!mkdir -p {0}"),
+        (r"failed to load lora adapter '(.*?)'", "the adapter {0} does not belong to this model", "leave --lora out"),
+        (
+            r"failed to load multimodal model, '(.*?)'",
+            "the projector {0} does not belong to this model",
+            "leave --mmproj out",
+        ),
+        (
+            r"failed to load draft model, '(.*?)'|target and draft vocabs are not compatible",
+            "the draft model does not fit the model",
+            "leave --draft-model out",
+        ),
+        (
             r"no kernel image is available|unsupported toolchain|Unsupported \.version",
             "this engine was not built for this GPU or its driver",
             "%llama start --engine PATH",
@@ -65,7 +85,6 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "the wheel {0} is not there",
             '%pip install "llamatelemetry-jupyter[local]"',
         ),
-        (r"^error loading model: (.*)", "the model cannot be loaded: {0}", _DEMO),
         (r"error loading model: (.*)", "the model cannot be loaded: {0}", _DEMO),
     )
 )
@@ -84,6 +103,26 @@ _REMEDIES = {
     signal.SIGILL: "%llama start --engine PATH",
     signal.SIGBUS: "download the model again",
 }
+
+
+def cpu_fallback(gpu_layers: int | None, buffers: Sequence[EngineBuffer], lines: Sequence[str]) -> Failure | None:
+    """Why a model runs on the CPU although the driver shows GPUs; ``None`` when it does not, or was asked to.
+
+    llama.cpp says nothing about it and goes on, many times slower.
+    """
+    if gpu_layers == 0 or not buffers or any(b.device != "CPU" for b in buffers):
+        return None
+    nvml = Nvml()
+    names = [info.name for info in nvml.infos()]
+    nvml.close()
+    if not names:
+        return None
+    there = f"{names[0]} is" if len(names) == 1 else f"{len(names)} GPUs ({names[0]}) are"
+    if any("ggml_cuda_init: found" in line or re.search(r"offloaded \d+/\d+ layers", line) for line in lines):
+        return Failure(f"{there} there, but no layer fitted on it: the model runs on the CPU", _SMALLER)
+    return Failure(
+        f"{there} there, but this engine has no GPU backend: the model runs on the CPU", "%llama install --engine cuda"
+    )
 
 
 def explain(returncode: int | None, lines: Sequence[str]) -> Failure:

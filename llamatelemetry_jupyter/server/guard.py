@@ -1,8 +1,9 @@
-"""Starts an engine and sees to it that it ends with the kernel, also when the kernel is killed.
+"""Starts an engine, sees to it that it ends with the kernel, also when the kernel is killed, and bounds its log.
 
-Run as a script: ``python -I -S guard.py KERNEL_PID KERNEL_START -- argv…``. It forks a watcher and becomes the engine,
-so that the pid which the kernel knows is the engine's. PR_SET_PDEATHSIG would not do: it fires when the *thread* that
-spawned the process ends, and a cell's thread may. Standard library only, and small: it lives as long as the engine.
+Run as a script: ``python -I -S guard.py KERNEL_PID KERNEL_START LOG -- argv…``, with KERNEL_PID 0 for a server that
+stays. It forks a watcher and becomes the engine, so that the pid which the kernel knows is the engine's.
+PR_SET_PDEATHSIG would not do: it fires when the *thread* that spawned the process ends, and a cell's thread may.
+Standard library only, and small: it lives as long as the engine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 
 _POLL_S = 0.5
 _GRACE_S = 2.0
+#: Beyond it the log becomes ``LOG.1`` and begins anew: at most twice this is kept.
+LOG_BYTES = 8 << 20
 
 
 def alive(pid: int, start: str) -> bool:
@@ -36,12 +39,39 @@ def _answers(pid: int) -> bool:
     return True
 
 
-def watch(kernel: int, kernel_start: str, engine: int) -> None:
+def bound(path: str) -> None:
+    """Move a log that has grown too large to ``path.1`` and empty it; without room for that, only empty it.
+
+    The engine holds the file open for appending, so it goes on writing at the new end. Emptied before the copy gets its
+    name: who sees the new name knows that the file began anew.
+    """
+    old, part = f"{path}.1", f"{path}.1.part"
+    try:
+        if Path(path).stat().st_size <= LOG_BYTES:
+            return
+        with open(path, "rb") as log:
+            try:
+                with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0) as copy:
+                    while block := log.read(1 << 20):
+                        copy.write(block)
+            except OSError:
+                os.truncate(path, 0)
+                for name in (part, old):
+                    Path(name).unlink(missing_ok=True)
+                return
+        os.truncate(path, 0)
+        Path(part).replace(old)
+    except OSError:
+        return  # the folder was taken away; the engine goes on
+
+
+def watch(kernel: int, kernel_start: str, engine: int, log: str) -> None:
     """Return when the engine has ended; end it when the kernel is gone."""
     # The engine is this process's parent: the moment it ends, even as a zombie that nobody has reaped yet, we are
     # handed to somebody else. So a reused pid can't be mistaken for it.
     while os.getppid() == engine:
-        if not alive(kernel, kernel_start):
+        bound(log)
+        if kernel and not alive(kernel, kernel_start):
             for number in (signal.SIGTERM, signal.SIGKILL):
                 if os.getppid() == engine:
                     os.kill(engine, number)
@@ -54,9 +84,9 @@ def watch(kernel: int, kernel_start: str, engine: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Fork the watcher, become the engine; ends with 127 when that cannot be run."""
-    kernel, kernel_start, separator, *argv = arguments
+    kernel, kernel_start, log, separator, *argv = arguments
     if separator != "--" or not argv:
-        raise SystemExit("usage: guard.py KERNEL_PID KERNEL_START -- argv…")
+        raise SystemExit("usage: guard.py KERNEL_PID KERNEL_START LOG -- argv…")
     engine = os.getpid()
     if os.fork() == 0:
         try:
@@ -67,7 +97,7 @@ def main(arguments: list[str]) -> None:
                 os.dup2(null, fd)
             os.closerange(3, 1024)
             os.chdir("/")
-            watch(int(kernel), kernel_start, engine)
+            watch(int(kernel), kernel_start, engine, log)
         finally:
             os._exit(0)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec would hand that on

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,16 +21,26 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy", "no_proxy")
 _UNWANTED = (KEY_VARIABLE, PARAMS_VARIABLE, "LLAMA_SERVER_SLOTS_DEBUG", "AIP_MODE")
 
 
-def spawn(runtime: Runtime, settings: ServerSettings, api_key: str, log_path: Path) -> subprocess.Popen[bytes]:
+def spawn(
+    runtime: Runtime, settings: ServerSettings, api_key: str, log_path: Path, *, keep: bool = False
+) -> subprocess.Popen[bytes]:
     """The engine's process, in a session of its own and under its guard; it writes to ``log_path`` (begun anew, 0600).
 
+    With ``keep`` the guard lets it outlive this process.
     Raises EngineError for a setting that the binary lacks and ServerError when no process can be made.
     """
     pid = os.getpid()
     options = settings.to_argv(runtime.features) if runtime.kind == "binary" else []
-    guard = [sys.executable, "-I", "-S", str(_GUARD), str(pid), f"{environment.process_start(pid):.0f}", "--"]
-    log_path.unlink(missing_ok=True)
-    output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    kernel = ["0", "0"] if keep else [str(pid), f"{environment.process_start(pid):.0f}"]
+    guard = [sys.executable, "-I", "-S", str(_GUARD), *kernel, str(log_path), "--"]
+    try:
+        for old in (log_path, log_path.with_name(f"{log_path.name}.1")):
+            old.unlink(missing_ok=True)
+        output = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise ServerError(
+            f"no log can be written in {log_path.parent}: {error.strerror}", hint=f"!df -h {log_path.parent}"
+        ) from error
     try:
         return subprocess.Popen(
             [*guard, *runtime.argv, *options],
@@ -72,26 +80,3 @@ def weights_mapped(pid: int, file_bytes: int | None) -> float:
     except (OSError, ValueError, IndexError):
         return 0.0
     return min(pages * os.sysconf("SC_PAGE_SIZE") / file_bytes, 1.0) if file_bytes else 0.0
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 that readers see whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)
-
-
-def remove_stale_files() -> None:
-    """Delete what kernels that are gone left in the runtime folder: rings, state files, logs."""
-    starts: dict[int, float | None] = {}
-    for path in environment.runtime_dir().iterdir():
-        if (found := re.match(r"(\d+)-(\d+)\.", path.name)) is None:
-            continue
-        pid = int(found[1])
-        if pid not in starts:
-            starts[pid] = environment.process_start(pid)
-        start = starts[pid]
-        if start is None or f"{start:.0f}" != found[2]:
-            with contextlib.suppress(OSError):
-                path.unlink()

@@ -7,6 +7,7 @@ checked by :mod:`.process` against the sockets that the engine really holds.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -49,6 +50,29 @@ _TIMING = re.compile(
 )
 _RELEASE = re.compile(r"release: id\s+(\d+) \| task (\d+) \| stop processing: n_tokens = (\d+), truncated = (\d)")
 _SLEEP = re.compile(r"start_loop: (entering|exiting) sleeping state")
+#: What the engine goes on after although the user would want to know: the line, what it means, what to type.
+WARNINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
+    (
+        re.compile(r"no usable GPU found, --gpu-layers option will be ignored"),
+        "this engine has no GPU backend: the model runs on the CPU",
+        "%llama install --engine cuda",
+    ),
+    (
+        re.compile(r"ggml_cuda_init: failed to initialize .*?: (.*)|failed to initialize CUDA: (.*)"),
+        "CUDA could not be used: {0}",
+        "!nvidia-smi",
+    ),
+    (
+        re.compile(r"failed to fit params to (?:free )?device memory: (.*)"),
+        "the model does not fit into free memory ({0}); it is loaded all the same and may fail later",
+        "%llama restart --ctx 2048",
+    ),
+    (
+        re.compile(r"compute buffer allocation failed, retrying without pipeline parallelism"),
+        "memory was short: it runs without pipeline parallelism",
+        "%llama restart --ubatch 256",
+    ),
+)
 _TEMPLATE = re.compile(r"chat template, example_format:")
 
 
@@ -94,6 +118,8 @@ class Parser:
         #: Until the caller sets it to false: later lines about buffers (a model woken from sleep) would count twice.
         self.loading = True
         self.lines: list[str] = []  # the newest, for a failure's reason
+        #: Cause and remedy of what went wrong without ending the start.
+        self.warnings: list[tuple[str, str]] = []
         self._buffers: dict[tuple[str, Owner], float] = {}
         self._believed = True
         self._open: dict[tuple[str, str], dict[str, JSON]] = {}
@@ -110,9 +136,11 @@ class Parser:
             return
         self.lines.append(line.text)
         del self.lines[:-400]
+        text = line.text
+        if self.loading and self._believed:
+            yield from self._warned(text)
         if line.level is None:
             return
-        text = line.text
         if not line.sure and _TEMPLATE.search(text):
             self._believed = False
         if self.loading:
@@ -150,28 +178,59 @@ class Parser:
         if found := _LISTENING.search(text):
             self.urls.append(found[1].rstrip("/"))
 
+    def _warned(self, text: str) -> Iterator[ServerEvent]:
+        for pattern, cause, remedy in WARNINGS:
+            if (found := pattern.search(text)) is not None:
+                said = next((group for group in found.groups() if group), "")
+                yield self.warn(cause.format(said[:160]), remedy)
+
+    def warn(self, cause: str, remedy: str) -> ServerEvent:
+        """The event of a warning, which is kept in :attr:`warnings`."""
+        if (cause, remedy) not in self.warnings:
+            self.warnings.append((cause, remedy))
+        return self._event("warning", cause=cause, remedy=remedy)
+
     def _event(self, kind: EventKind, **data: JSON) -> ServerEvent:
         return ServerEvent(now_ns(), self.server, kind, data)
 
 
 class Tail:
-    """The complete lines that were added to a file since the last look."""
+    """The complete lines that were added to a log since the last look, also when its guard began it anew."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self.path = path
-        self._position = 0
+        self._old = path.with_name(f"{path.name}.1")
+        self._rotated = self._mark()
+        self._position = path.stat().st_size if from_end else 0
         self._rest = b""
 
     def read(self) -> list[str]:
-        """New lines; a last line without its end waits for the next call. At most 4 MiB per call."""
-        with self.path.open("rb") as file:
-            file.seek(self._position)
-            data = file.read(4 << 20)
-        if not data:
+        """New lines; a last line without its end waits for the next call. At most 4 MiB per call and file."""
+        data = b""
+        if (mark := self._mark()) != self._rotated:
+            self._rotated = mark
+            if mark is not None:
+                data = self._new(self._old)
+            self._position = 0
+        new = self._new(self.path)
+        self._position += len(new)
+        if not (data := data + new):
             return []
-        self._position += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [line.decode("utf-8", "replace") for line in lines]
+
+    def _new(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            file.seek(self._position)
+            return file.read(4 << 20)
+
+    def _mark(self) -> tuple[int, int] | None:
+        """Which file the older part is; it changes once the log began anew, and never before."""
+        try:
+            status = self._old.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
 
     def rest(self) -> list[str]:
         """Everything that is left once nobody writes any more."""
@@ -185,13 +244,20 @@ class Tail:
 
 
 def last_lines(path: Path, count: int) -> list[str]:
-    """The end of a log in readable form; of a large file only the last MiB is read."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - (1 << 20)))
-        raw = file.read().decode("utf-8", "replace").splitlines()
+    """The end of a log in readable form, the older part included; of a large file only the last MiB is read."""
+    raw = _end(path)
+    if len(raw) < count:
+        with contextlib.suppress(FileNotFoundError):
+            raw = _end(path.with_name(f"{path.name}.1")) + raw
     shown: list[str] = []
     for text in raw[-count:]:
         line = Line.of(text) if text.startswith("{") else None
         shown.append(f"{line.level} {line.text}" if line else text)
     return shown
+
+
+def _end(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - (1 << 20)))
+        return file.read().decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""Asks a server on this machine who it is, over a plain socket that no proxy variable can lead astray."""
+"""Asks a server who it is, over a plain socket that no proxy variable can lead astray."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import http.client
 import json
 import os
 import re
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,23 +16,70 @@ from ..values import JSON
 _BODY_LIMIT = 4 << 20
 
 
-def get(url: str, path: str, api_key: str | None = None, timeout_s: float = 2.0) -> tuple[int, JSON]:
-    """Status and JSON body of a GET (``None`` for a body that is not JSON); raises OSError when nothing answers."""
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a server answered; ``server`` is its header of that name."""
+
+    status: int
+    body: bytes
+    server: str = ""
+
+    @property
+    def json(self) -> JSON:
+        """The body, ``None`` when it is not JSON."""
+        try:
+            parsed: JSON = json.loads(self.body)
+        except ValueError:
+            return None
+        return parsed
+
+
+def ask(url: str, path: str, api_key: str | None = None, timeout_s: float = 2.0, *, post: JSON = None) -> Reply:
+    """The answer to a GET, or to a POST of ``post`` as JSON; raises OSError when nothing answers in time.
+
+    ``timeout_s`` bounds the whole answer, also of a server that sends a byte at a time.
+    """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout_s)
+    deadline = time.monotonic() + timeout_s
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        connection.request("GET", path, headers={"Authorization": f"Bearer {api_key}"} if api_key else {})
+        if post is None:
+            connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        else:
+            headers["Content-Type"] = "application/json"
+            connection.request("POST", parts.path.rstrip("/") + path, json.dumps(post), headers)
         response = connection.getresponse()
-        body = response.read(_BODY_LIMIT)
-    except http.client.HTTPException as exc:
+        body = b""
+        while (more := response.read1(65536)) and len(body) < _BODY_LIMIT:
+            body += more
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no whole answer within {timeout_s:g} s")
+    except (http.client.HTTPException, UnicodeError) as exc:
         raise OSError(f"no HTTP answer: {exc!r}") from exc
     finally:
         connection.close()
+    return Reply(response.status, body, response.headers.get("Server") or "")
+
+
+def get(url: str, path: str, api_key: str | None = None, timeout_s: float = 2.0) -> tuple[int, JSON]:
+    """Status and JSON body of a GET (``None`` for a body that is not JSON); raises OSError when nothing answers."""
+    reply = ask(url, path, api_key, timeout_s)
+    return reply.status, reply.json
+
+
+def ports(pid: int) -> list[int] | None:
+    """TCP ports on which the process itself listens; ``None`` where the system doesn't say (no /proc)."""
     try:
-        parsed: JSON = json.loads(body)
-    except ValueError:
-        parsed = None
-    return response.status, parsed
+        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115 (a socket is no path)
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:
+        return None
+    ours = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
+    rows = [row.split() for row in "\n".join(tables).splitlines()] if ours else []
+    # State 0A is LISTEN; column 1 is address:port in hex, column 9 the socket's inode (proc(5)).
+    return [int(r[1].split(":")[1], 16) for r in rows if len(r) > 9 and r[3] == "0A" and r[9] in ours]
 
 
 def listens(pid: int, url: str) -> bool | None:
@@ -38,19 +87,8 @@ def listens(pid: int, url: str) -> bool | None:
 
     An address from a log is a claim: a model's chat template is shown in it. The API key goes only to our own engine.
     """
-    port = urlsplit(url).port
-    try:
-        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115 (a socket is no path)
-        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
-    except OSError:
-        return None
-    ours = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
-    for row in "\n".join(tables).splitlines():
-        columns = row.split()
-        # State 0A is LISTEN; column 1 is address:port in hex, column 9 the socket's inode (proc(5)).
-        if len(columns) > 9 and columns[3] == "0A" and columns[9] in ours and int(columns[1].split(":")[1], 16) == port:
-            return True
-    return False
+    found = ports(pid)
+    return urlsplit(url).port in found if found is not None else None
 
 
 def capabilities(props: dict[str, JSON]) -> frozenset[str]:

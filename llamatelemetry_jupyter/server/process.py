@@ -1,7 +1,8 @@
-"""A server's life: started once, found again, watched, stopped, and never left behind.
+"""A server's life: started once, found again, watched, stopped, and never left behind unless it was meant to stay.
 
 The engine runs in its own session (a notebook's Stop button signals the kernel's process group), writes to a log file
-that is read, never to a pipe that fills, and is ended by its guard when the kernel is gone.
+that is read, never to a pipe that fills, and is ended by its guard when the kernel is gone. Long, because every change
+of that life has to hold the same lock.
 """
 
 from __future__ import annotations
@@ -11,15 +12,14 @@ import contextlib
 import os
 import re
 import secrets
-import select
-import signal
-import subprocess
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 from .. import environment
 from ..clock import now_ns
@@ -27,25 +27,30 @@ from ..errors import CommandError, ServerError
 from ..fetch import Progress
 from ..models import catalogue, gguf
 from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
-from . import failures, launch, log, probe
+from . import attach, failures, launch, log, probe
+from .child import Child
 from .runtime import find_runtime
 from .settings import ServerSettings
+from .state import State, remove_stale_files
 
-_POLL_S = 0.02
+_POLL_S = 0.01
 _WATCH_S = 0.5
+#: How long a request in flight may hold up a stop.
+STOP_S = 2.0
 
 
 @dataclass(eq=False)
-class _Child:
-    """One engine from spawn to end."""
+class _Running:
+    """One server from start (or attach: then there is no ``child``) to end."""
 
-    process: subprocess.Popen[bytes]
-    key: str
-    model: ModelRef
-    settings: ServerSettings
-    runtime: Runtime
+    child: Child | None
+    key: str | None
     parser: log.Parser
-    tail: log.Tail
+    model: ModelRef | None = None
+    settings: ServerSettings | None = None
+    runtime: Runtime | None = None
+    tail: log.Tail | None = None
+    kept: bool = False
     handle: ServerHandle | None = None
     failure: failures.Failure | None = None
     wanted_to_end: bool = False
@@ -55,9 +60,10 @@ class _Child:
 
 
 class ServerManager:
-    """Starts, watches and stops one server; safe to call from any thread.
+    """Starts, finds, watches and stops one server; safe to call from any thread.
 
-    ``on_event`` is told of everything that happens to it, on whatever thread noticed it.
+    ``on_event`` is told of everything that happens to it, on whatever thread noticed it. As a context manager it stops
+    the server at the end of the block.
     """
 
     def __init__(self, name: str = "default", on_event: Callable[[ServerEvent], None] | None = None) -> None:
@@ -67,39 +73,65 @@ class ServerManager:
             )
         self.name = name
         self._on_event = on_event
-        self._child: _Child | None = None
-        self._asked: tuple[ServerSettings, Runtime] | None = None
-        self._crash: str | None = None
+        self._now: _Running | None = None
+        self._asked: tuple[ServerSettings, Runtime, bool] | None = None
+        self._crash: failures.Failure | None = None
         self._lock = threading.RLock()
         self._pid = os.getpid()
+
+    def __enter__(self) -> ServerManager:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
 
     # -------------------------------------------------------------------------------------------------------- asking
 
     @property
     def handle(self) -> ServerHandle | None:
         """The ready server, ``None`` when there is none (also in a forked child: it is its parent's)."""
-        child = self._alive()
-        return child.handle if child is not None else None
+        running = self._alive()
+        return running.handle if running is not None else None
 
     @property
     def last_crash(self) -> str | None:
         """Why the server ended by itself or did not start; ``None`` when it did not, or was stopped since."""
         self._alive()
-        return self._crash
+        return self._crash.cause if self._crash else None
+
+    @property
+    def warnings(self) -> tuple[tuple[str, str], ...]:
+        """Cause and remedy of what went wrong without ending the start, the silent fallback to the CPU among them."""
+        return tuple(self._now.parser.warnings) if self._now is not None else ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether the running server outlives this kernel."""
+        running = self._alive()
+        return running is not None and running.kept
+
+    @property
+    def settings(self) -> ServerSettings | None:
+        """What the running server was started with; ``None`` for one that we did not start."""
+        running = self._alive()
+        return running.settings if running is not None else None
 
     def state(self) -> ServerState:
         """``stopped``, ``starting``, ``loading``, ``ready`` or ``crashed``."""
-        child = self._alive()
-        if child is None:
+        running = self._alive()
+        if running is None:
             return "crashed" if self._crash else "stopped"
-        if child.handle is not None:
+        if running.handle is not None:
             return "ready"
-        return "loading" if child.parser.stage >= 0 else "starting"
+        return "loading" if running.parser.stage >= 0 else "starting"
 
     def log(self, last: int = 40) -> list[str]:
         """The last lines of the newest log, also after the end; empty when there was none."""
+        tail = self._now.tail if self._now is not None else None
         try:
-            return log.last_lines(self._path("log"), last)
+            return log.last_lines(tail.path, last) if tail is not None else []
         except FileNotFoundError:
             return []
 
@@ -113,193 +145,298 @@ class ServerManager:
         timeout_s: float = 120.0,
         *,
         replace: bool = False,
+        keep: bool = False,
     ) -> ServerHandle:
-        """The ready server; the running one when its settings are the same.
+        """The ready server: the running one when its settings are the same, else a new one in its place.
 
         ``on_progress(stage, fraction)`` is called while the model is fetched (0..1, ``None`` where nothing measures it)
-        and then while the engine starts (0..1). ``timeout_s`` counts from the engine's start. With ``replace`` a
-        running server is stopped first, whatever its settings. Raises ModelError, GGUFError or EngineError before
-        anything is started, and ServerError with the cause from the engine's log; whatever ends a start early, also
-        an interrupt, nothing is left running.
+        and then while the engine starts (0..1). ``timeout_s`` counts from the engine's start. ``replace`` restarts also
+        with the same settings; ``keep`` lets the server outlive this process. Raises ModelError, GGUFError,
+        CommandError or EngineError before anything is stopped or started, and ServerError with the cause from the
+        engine's log; whatever ends a start early, also an interrupt, nothing is left running.
         """
         with self._lock:
-            if os.getpid() != self._pid:
-                raise ServerError(
-                    "the server belongs to the process that this one was forked from", hint="%llama status"
-                )
+            self._own()
             say = on_progress or (lambda _stage, _fraction: None)
             runtime = runtime or find_runtime()
             model = catalogue.resolve(settings.model, say)
-            wanted = settings.resolved(model, gguf.read_header(model.path).context_length)
+            wanted = settings.resolved(model, gguf.read_header(model.path))
+            _ = wanted.to_argv(runtime.features) if runtime.kind == "binary" else wanted.to_params()
             running = self._alive()
             if running is not None and running.handle is not None and not replace:
-                if running.settings == wanted and running.runtime.argv == runtime.argv:
+                same_engine = running.runtime is not None and running.runtime.argv == runtime.argv
+                if running.settings == wanted and same_engine and (running.kept or not keep):
                     return running.handle
-                raise ServerError(
-                    f"{running.model.id} is already running with other settings",
-                    hint=f"%llama start {settings.model} --restart",
-                )
             self.stop()
-            launch.remove_stale_files()
-            self._asked = (settings, runtime)
+            remove_stale_files()
+            self._asked = (settings, runtime, keep)
             try:
-                child = self._spawn(wanted, model, runtime)
-                handle = self._wait_until_ready(child, say, timeout_s)
-                launch.write_private(self._path("server.json"), handle.to_json())
-                self._tell("ready", url=handle.url, slots=handle.slots, ctx_per_slot=handle.ctx_per_slot)
-                child.watcher = threading.Thread(
-                    target=_watch, args=(weakref.ref(self), child), name="llamatelemetry-server", daemon=True
-                )
-                child.watcher.start()
+                running = self._spawn(wanted, model, runtime, keep=keep)
+                handle = self._wait_until_ready(running, say, timeout_s)
+                self._settle(running, handle)
             except (
                 BaseException
             ):  # also KeyboardInterrupt: a cell that was stopped leaves no half-started engine behind
-                if self._child is not None:
-                    self._end(self._child, 0.5)
+                if self._now is not None:
+                    self._end(self._now, 0.5)
                 raise
+            self._tell("ready", url=handle.url, slots=handle.slots, ctx_per_slot=handle.ctx_per_slot)
             return handle
 
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """End the server: SIGTERM, again after half of ``timeout_s``, then SIGKILL. Does nothing when none runs."""
+    def restart(self, on_progress: Progress | None = None, timeout_s: float = 120.0, **changes: Any) -> ServerHandle:
+        """Stop the server, or what is left of it, and start it with the settings asked for last and ``changes``."""
+        if self._asked is None:
+            raise ServerError("no server was started in this kernel", hint="%llama start")
+        settings, runtime, keep = self._asked
+        changed = replace(settings, **changes)
+        return self.start(changed, runtime, on_progress, timeout_s, replace=True, keep=keep)
+
+    def stop(self, timeout_s: float = STOP_S) -> None:
+        """End the server: one SIGTERM, SIGKILL after ``timeout_s``; one that is attached is only let go."""
         if os.getpid() != self._pid:
             return  # a forked child holds a copy of the manager, not the server
         with self._lock:
-            if self._child is not None:
-                self._end(self._child, timeout_s / 2)
+            if self._now is not None:
+                self._end(self._now, timeout_s)
             self._crash = None
 
-    def restart(self, on_progress: Progress | None = None, timeout_s: float = 120.0) -> ServerHandle:
-        """Stop the server, or what is left of it, and start it with the settings that were asked for last."""
-        if self._asked is None:
-            raise ServerError("no server was started in this kernel", hint="%llama start")
-        settings, runtime = self._asked
-        return self.start(settings, runtime, on_progress, timeout_s, replace=True)
+    def close(self) -> None:
+        """End the server when this process ends; one that is kept goes on, and can be found again."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            running = self._alive()
+            if running is None or not running.kept:
+                self.stop(1.0)
+                return
+            running.closed = True
+            self._join(running)
+
+    # --------------------------------------------------------------------------------------------------- found again
+
+    def attach(self, url: str, api_key: str | None = None, timeout_s: float = 10.0) -> ServerHandle:
+        """A server that somebody else runs, at ``url``; what it is and can do is found out (see :mod:`.attach`).
+
+        Raises ServerError when nothing that speaks OpenAI's protocol answers there within ``timeout_s``, or the key is
+        refused. A server of this name that runs is stopped first.
+        """
+        with self._lock:
+            self._own()
+            handle = attach.detect(url, api_key, self.name, timeout_s)
+            self.stop()
+            self._now = running = _Running(None, api_key, log.Parser(self.name), handle.model)
+            self._settle(running, handle)
+            self._tell("attached", url=handle.url, backend=handle.backend)
+            return handle
+
+    def adopt(self, state: State) -> ServerHandle:
+        """Take over a server whose kernel has gone; from now on it is this kernel's, and still kept.
+
+        Raises ServerError when it is no longer what its state file says.
+        """
+        with self._lock:
+            self._own()
+            known = state.handle
+            if not state.verified() or known.pid is None:
+                raise ServerError(f"the server at {known.url} is not the one that was kept", hint="%llama start")
+            self.stop()
+            path = Path(known.log_path or "")
+            tail = log.Tail(path, from_end=True) if path.is_file() else None
+            running = _Running(
+                Child(known.pid, known.pid_start), known.api_key, log.Parser(self.name), known.model,
+                state.settings, state.runtime, tail, kept=True,
+            )  # fmt: skip
+            running.parser.loading = False
+            self._now = running
+            if state.settings is not None and state.runtime is not None:
+                self._asked = (state.settings, state.runtime, True)
+            handle = replace(known, name=self.name)
+            self._settle(running, handle)
+            if state.path is not None and state.path != self._path("server.json"):
+                state.path.unlink(missing_ok=True)
+            _end_at_exit(self)
+            self._tell("attached", url=handle.url, backend=handle.backend)
+            return handle
 
     # ----------------------------------------------------------------------------------------------------- the parts
 
-    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime) -> _Child:
+    def _own(self) -> None:
+        if os.getpid() != self._pid:
+            raise ServerError("the server belongs to the process that this one was forked from", hint="%llama status")
+
+    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> _Running:
         self._crash = None
-        self._child = None
+        self._now = None
         key = secrets.token_urlsafe(32)
         path = self._path("log")
-        process = launch.spawn(runtime, settings, key, path)
-        child = _Child(process, key, model, settings, runtime, log.Parser(self.name), log.Tail(path))
-        self._child = child
+        if settings.slot_save_path is None:
+            slots = self._path("slots")
+            slots.mkdir(mode=0o700, exist_ok=True)
+            rendered = replace(settings, slot_save_path=f"{slots}{os.sep}")
+        else:
+            rendered = settings
+        process = launch.spawn(runtime, rendered, key, path, keep=keep)
+        child = Child(process.pid, environment.process_start(process.pid), process)
+        running = _Running(
+            child, key, log.Parser(self.name), model, settings, runtime, log.Tail(path), kept=keep
+        )  # fmt: skip
+        self._now = running
         _end_at_exit(self)
         self._tell("spawned", pid=process.pid, engine=runtime.version, model=model.id)
-        return child
+        return running
 
-    def _wait_until_ready(self, child: _Child, say: Progress, timeout_s: float) -> ServerHandle:
+    def _wait_until_ready(self, running: _Running, say: Progress, timeout_s: float) -> ServerHandle:
+        child, model, tail = running.child, running.model, running.tail
+        assert child is not None
+        assert model is not None
+        assert tail is not None
         deadline = time.monotonic() + timeout_s
         stage, fraction = "starting the engine", 0.0
         while True:
-            ended = child.process.poll() is not None  # asked first: what it wrote until then is read
-            self._read_log(child)
+            ended = child.ended()  # asked first: what it wrote until then is read
+            self._read_log(running)
             if ended:
-                self._close(child)
-                assert child.failure is not None
+                self._close(running)
+                assert running.failure is not None
                 raise ServerError(
-                    f"the server did not start: {child.failure.cause} (log: {child.tail.path})",
-                    hint=child.failure.remedy,
+                    f"the server did not start: {running.failure.cause} (log: {tail.path})",
+                    hint=running.failure.remedy,
                 )
-            if child.parser.stage >= 0:
-                _, stage, reached = log.STAGES[child.parser.stage]
+            if running.parser.stage >= 0:
+                _, stage, reached = log.STAGES[running.parser.stage]
                 if stage == "loading weights":
-                    reached += 0.4 * launch.weights_mapped(child.process.pid, child.model.file_bytes)
+                    reached += 0.4 * launch.weights_mapped(child.pid, model.file_bytes)
                 fraction = max(fraction, reached)
             say(stage, fraction)
-            for url in list(child.parser.urls):
-                if (handle := self._identify(child, url)) is not None:
-                    child.parser.loading = False
+            for url in self._addresses(running):
+                if (handle := self._identify(running, url)) is not None:
                     say("ready", 1.0)
                     return handle
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"the server was not ready after {timeout_s:.0f} s (it was at: {stage}; log: {child.tail.path})",
+                    f"the server was not ready after {timeout_s:.0f} s (it was at: {stage}; log: {tail.path})",
                     hint=f"%llama start --timeout {max(timeout_s * 3, 60):.0f}",
                 )
             time.sleep(_POLL_S)
 
-    def _identify(self, child: _Child, url: str) -> ServerHandle | None:
+    def _addresses(self, running: _Running) -> list[str]:
+        """Where the engine listens: by its own sockets; where the system doesn't tell, by what its log says."""
+        assert running.child is not None
+        assert running.settings is not None
+        found = probe.ports(running.child.pid)
+        if found is None:
+            return list(running.parser.urls)
+        host = running.settings.host
+        return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in found]
+
+    def _identify(self, running: _Running, url: str) -> ServerHandle | None:
         """The handle, once what answers at ``url`` proved to be our engine and ready."""
-        pid = child.process.pid
-        if probe.listens(pid, url) is False:
-            child.parser.urls.remove(url)  # text of the model that looks like an address
-            return None
+        child, settings, runtime, tail = running.child, running.settings, running.runtime, running.tail
+        assert child is not None
+        assert settings is not None
+        assert runtime is not None
         try:
             if probe.get(url, "/health")[0] != 200:
                 return None
-            status, props = probe.get(url, "/props", child.key)
-            _, slots = probe.get(url, "/slots", child.key)
+            status, props = probe.get(url, "/props", running.key)
+            _, slots = probe.get(url, "/slots", running.key)
         except OSError:
             return None
         alias = props.get("model_alias") if isinstance(props, dict) else None
-        if status != 200 or not isinstance(props, dict) or alias != child.settings.alias:
+        if status != 200 or not isinstance(props, dict) or alias != settings.alias:
             raise ServerError(f"another server answers at {url} (HTTP {status}, model {alias!r})", hint="%llama start")
         count, first = props.get("total_slots"), slots[0] if isinstance(slots, list) and slots else None
         context = first.get("n_ctx") if isinstance(first, dict) else None
-        child.handle = ServerHandle(
+        # The engine's log is written by a thread of its own, which may be a moment behind.
+        for _ in range(20):
+            self._read_log(running)
+            if running.parser.buffers:
+                break
+            time.sleep(_POLL_S)
+        running.parser.loading = False
+        warning = failures.cpu_fallback(settings.gpu_layers, running.parser.buffers, running.parser.lines)
+        if warning is not None:
+            self._pass_on(running.parser.warn(warning.cause, warning.remedy))
+        more = frozenset(
+            name for name, there in (("embeddings", settings.embeddings), ("rerank", settings.reranking)) if there
+        )
+        return ServerHandle(
             name=self.name,
             url=url,
-            api_key=child.key,
+            api_key=running.key,
             backend="llama.cpp",
             owned=True,
-            pid=pid,
-            pid_start=environment.process_start(pid),
-            model=child.model,
+            pid=child.pid,
+            pid_start=child.start,
+            model=running.model,
             slots=count if isinstance(count, int) else None,
             ctx_per_slot=context if isinstance(context, int) else None,
-            capabilities=probe.capabilities(props) | ({"embeddings"} if child.settings.embeddings else frozenset()),
-            buffers=child.parser.buffers,
-            settings_hash=child.settings.hash(),
-            log_path=str(child.tail.path),
-            engine=child.runtime.version,
+            capabilities=probe.capabilities(props) | more | ({"kv_unified"} if settings.kv_unified else frozenset()),
+            buffers=running.parser.buffers,
+            settings_hash=settings.hash(),
+            log_path=str(tail.path) if tail is not None else None,
+            engine=runtime.version,
         )
-        return child.handle
 
-    def _read_log(self, child: _Child) -> None:
-        with child.lock:
-            for line in child.tail.read():
-                for event in child.parser.feed(line):
+    def _settle(self, running: _Running, handle: ServerHandle) -> None:
+        """The server is known: write its state file, and watch it."""
+        path = self._path("server.json")
+        try:
+            State(handle, running.settings, running.runtime, running.kept).write(path)
+        except OSError as error:
+            raise ServerError(f"{path} cannot be written: {error.strerror}", hint=f"!df -h {path.parent}") from error
+        running.handle = handle
+        if running.child is not None:
+            running.watcher = threading.Thread(
+                target=_watch, args=(weakref.ref(self), running), name="llamatelemetry-server", daemon=True
+            )
+            running.watcher.start()
+
+    def _read_log(self, running: _Running) -> None:
+        with running.lock:
+            if running.tail is None:
+                return
+            for line in running.tail.read():
+                for event in running.parser.feed(line):
                     self._pass_on(event)
 
-    def _alive(self) -> _Child | None:
-        child = self._child
-        if child is None or child.closed or os.getpid() != self._pid:
+    def _alive(self) -> _Running | None:
+        running = self._now
+        if running is None or running.closed or os.getpid() != self._pid:
             return None
-        if child.process.poll() is not None:
-            self._close(child)
+        if running.child is not None and running.child.ended():
+            self._close(running)
             return None
-        return child
+        return running
 
-    def _end(self, child: _Child, grace_s: float) -> None:
-        child.wanted_to_end = True
-        # A request without streaming keeps the engine up until its client leaves; a second signal does not wait.
-        for number, wait_s in ((signal.SIGTERM, grace_s), (signal.SIGTERM, grace_s), (signal.SIGKILL, 10.0)):
-            if child.process.poll() is None:
-                child.process.send_signal(number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.process.wait(wait_s)
-        self._close(child)
-        if child.watcher is not None and child.watcher is not threading.current_thread():
-            child.watcher.join(5.0)
+    def _end(self, running: _Running, grace_s: float) -> None:
+        running.wanted_to_end = True
+        if running.child is not None:
+            running.child.end(grace_s)
+        self._close(running)
+        self._join(running)
 
-    def _close(self, child: _Child) -> None:
-        """The engine has ended: say so once, and take its state file away."""
-        with child.lock:
-            if child.closed:
+    def _join(self, running: _Running) -> None:
+        if running.watcher is not None and running.watcher is not threading.current_thread():
+            running.watcher.join(5.0)
+        if running.child is not None:
+            running.child.close()
+
+    def _close(self, running: _Running) -> None:
+        """The server has ended or was let go: say so once, and take its state file away."""
+        with running.lock:
+            if running.closed:
                 return
-            child.closed = True
+            running.closed = True
             self._path("server.json").unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                self._read_log(child)
-            code = child.process.returncode
-            if child.wanted_to_end:
+                self._read_log(running)
+            code = running.child.returncode if running.child is not None else None
+            if running.wanted_to_end:
                 self._tell("stopped", returncode=code)
                 return
-            child.failure = failures.explain(code, child.parser.lines)
-            self._crash = child.failure.cause
-            self._tell("crashed", returncode=code, reason=child.failure.cause, hint=child.failure.remedy)
+            running.failure = self._crash = failures.explain(code, running.parser.lines)
+            self._tell("crashed", returncode=code, reason=self._crash.cause, hint=self._crash.remedy)
 
     def _path(self, suffix: str) -> Path:
         return environment.runtime_dir() / f"{environment.kernel_key()}.{self.name}.{suffix}"
@@ -312,30 +449,21 @@ class ServerManager:
             self._on_event(event)
 
 
-def _watch(manager: weakref.ref[ServerManager], child: _Child) -> None:
+def _watch(manager: weakref.ref[ServerManager], running: _Running) -> None:
     """Follow the log while the engine lives; its end is noticed at once (pidfd) or within half a second."""
-    pidfd: int | None = None
-    if hasattr(os, "pidfd_open"):
-        with contextlib.suppress(OSError):  # a kernel before 5.3, a sandbox, or it has ended already
-            pidfd = os.pidfd_open(child.process.pid)
-    try:
-        while not child.closed:
-            if pidfd is not None:
-                select.select([pidfd], [], [], _WATCH_S)
-            else:
-                time.sleep(_WATCH_S)
-            ours = manager()
-            if ours is None:
-                return
-            if child.process.poll() is not None:
-                ours._close(child)
-                return
-            with contextlib.suppress(FileNotFoundError):
-                ours._read_log(child)
-            del ours
-    finally:
-        if pidfd is not None:
-            os.close(pidfd)
+    child = running.child
+    assert child is not None
+    while not running.closed:
+        ended = child.wait(_WATCH_S)
+        ours = manager()
+        if ours is None or running.closed:
+            return
+        if ended:
+            ours._close(running)
+            return
+        with contextlib.suppress(FileNotFoundError):
+            ours._read_log(running)
+        del ours
 
 
 def _end_at_exit(manager: ServerManager) -> None:
@@ -345,6 +473,6 @@ def _end_at_exit(manager: ServerManager) -> None:
     def end() -> None:
         atexit.unregister(end)
         if (ours := reference()) is not None:
-            ours.stop(1.0)
+            ours.close()
 
     atexit.register(end)

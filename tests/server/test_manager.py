@@ -68,10 +68,9 @@ def test_a_started_server_says_what_it_is(manager, monkeypatch):
     assert handle.engine.startswith(("xllamacpp 20", "llama-server"))
     assert {"chat", "metrics", "slots"} <= handle.capabilities
     assert manager.start(ServerSettings(ctx=1024)) is handle
-    with pytest.raises(ServerError, match="already running") as other:
-        manager.start(ServerSettings(ctx=512))
-    assert "--restart" in other.value.hint
-    assert status(handle.url, "/props", handle.api_key) == 200
+    changed = manager.start(ServerSettings(ctx=512))
+    assert (changed.ctx_per_slot, process_start(handle.pid)) == (512, None)
+    handle = changed
     manager.stop()
     assert manager.state() == "stopped"
     assert manager.handle is None
@@ -227,8 +226,14 @@ def test_an_address_in_a_models_text_does_not_get_the_key(manager, model_path, t
     assert got == []
 
 
-def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path):
-    settings = ServerSettings(ctx=1024, slots=2, threads=1, batch=256, ubatch=64, kv_type="q8_0", warmup=False)
+def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAMA_ARG_TOOLS", "all")  # would let the model run commands
+    settings = ServerSettings(
+        ctx=1024, slots=2, threads=1, batch=256, ubatch=64, cache_type_k="q8_0", warmup=False, seed=7, flash_attention="on",
+        context_shift=True, swa_full=True, cache_reuse=16, chat_template="chatml", reasoning="off", reasoning_format="none",
+        reasoning_budget=9, spec_type="ngram-simple", fit=False, sleep_idle_seconds=600, load_mode="none", kv_offload=False,
+        gpu_layers=0,
+    )  # fmt: skip
     found = []
     for runtime in (find_runtime(fakellama.write(tmp_path / "llama-server")), find_runtime("xllamacpp")):
         handle = manager.start(settings, runtime, replace=True)
@@ -238,6 +243,10 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path):
         found.append((props, slots, handle.slots, handle.ctx_per_slot, handle.buffers, handle.capabilities))
         command = Path(f"/proc/{handle.pid}/cmdline").read_bytes()
         assert handle.api_key.encode() not in command
+        environment = Path(f"/proc/{handle.pid}/environ").read_bytes().split(b"\0")
+        assert not [one for one in environment if one.startswith(b"LLAMA_ARG_")]
+    sampling = found[0][0]["default_generation_settings"]["params"]
+    assert (sampling["seed"], found[0][0]["chat_template"][:20]) == (7, found[1][0]["chat_template"][:20])
     assert handle.engine.startswith("xllamacpp")
     assert found[0] == found[1]
     assert found[0][2:4] == (2, 1024)
