@@ -127,6 +127,7 @@ class Session:
         name: str = DEFAULT,
         engine: str | Path | None = None,
         replace: bool = False,
+        keep: bool = False,
         on_progress: Callable[[str, float | None], None] | None = None,
         timeout_s: float = 120.0,
         **settings: Any,
@@ -139,7 +140,28 @@ class Session:
         wanted = ServerSettings(model=model, **settings)
         self.sampler.start()
         manager = self.manager_of(name)
-        return manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace)
+        return manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace, keep=keep)
+
+    def attach(
+        self, url: str | None = None, api_key: str | None = None, *, name: str = DEFAULT, timeout_s: float = 10.0
+    ) -> ServerHandle:
+        """Use the server at ``url``, or take over one that was kept when its kernel ended; sample it.
+
+        Raises ServerError when there is none, or several and ``url`` names none of them.
+        """
+        from .server.state import abandoned
+
+        kept = abandoned()
+        mine = [state for state in kept if url is None or state.handle.url == url.rstrip("/")]
+        if url is None and len(mine) != 1:
+            said = ", ".join(f"{s.handle.model.id if s.handle.model else '?'} at {s.handle.url}" for s in mine)
+            raise ServerError(
+                f"several servers were kept: {said}" if mine else "no server was kept",
+                hint=f"%llama attach {mine[-1].handle.url if mine else 'http://HOST:PORT'}",
+            )
+        self.sampler.start()
+        manager = self.manager_of(name)
+        return manager.attach(url, api_key, timeout_s) if url is not None and not mine else manager.adopt(mine[0])
 
     def stop(self, name: str | None = DEFAULT) -> tuple[ServerHandle, ...]:
         """Stop the server ``name``, with ``None`` all of them; returns those that were running."""
@@ -191,18 +213,23 @@ class Session:
             )
         return handle
 
-    def snapshot(self, width_px: int = 900, window_s: float = 120.0) -> dict[str, Any]:
-        """The one dict that every picture is drawn from."""
+    def chosen(self, server: str | None = None) -> ServerHandle | None:
+        """The running server of that name; without one the default, else the first."""
+        running = self.handles()  # the default one first
+        return next((h for h in running if server in (None, h.name)), None)
+
+    def snapshot(self, width_px: int = 900, window_s: float = 120.0, *, server: str | None = None) -> dict[str, Any]:
+        """The one dict that every picture is drawn from; ``server`` names one of several."""
         from .views.model import snapshot
 
-        handle = self.handle or next(iter(self.handles()), None)
+        handle = self.chosen(server)
         return snapshot(
             self.spans,
             self.samples,
             now_ns(),
             width_px,
             handle=handle,
-            state=self.manager_of(handle.name if handle else DEFAULT).state(),
+            state=self.manager_of(handle.name if handle else server or DEFAULT).state(),
             window_s=window_s,
         )
 
@@ -229,7 +256,7 @@ class Session:
         if self._dashboard is not None:
             self._dashboard.close()
         for manager in self.managers.values():
-            manager.stop()
+            manager.close()
         for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()

@@ -50,7 +50,22 @@ def _cell(text: str) -> str:
     return text.replace("%%", "%").replace("|", "\\|")
 
 
-TABLES: dict[str, Callable[[], str]] = {"magics": magics}
+def settings() -> str:
+    """Every setting of a server: default and its reason, what it does, llama-server's flag."""
+    from llamatelemetry_jupyter.server.options import table
+    from llamatelemetry_jupyter.server.settings import ServerSettings
+
+    return table(ServerSettings)
+
+
+def figures() -> str:
+    """Which figure comes from where, for each kind of server."""
+    from llamatelemetry_jupyter.server.attach import table
+
+    return table()
+
+
+TABLES: dict[str, Callable[[], str]] = {"magics": magics, "settings": settings, "figures": figures}
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -22,11 +22,20 @@ def complete(_shell: object, line: str, symbol: str) -> list[str]:
         return _models(symbol)
     if before and before[-1] == "--engine":
         return _engines(command, symbol)
+    if before and before[-1] in ("-N", "--name", "--server"):
+        return [name for name in _servers() if name.startswith(symbol)]
     if before and own.takes_value(before[-1]):
-        return []
+        return [value for value in own.values(before[-1]) if value.startswith(symbol)]
     if symbol.startswith("-") or command != "start":
         return [option for option in own.options() if option.startswith(symbol)] if symbol.startswith("-") else []
     return _models(symbol)
+
+
+def _servers() -> list[str]:
+    from ..session import existing
+
+    session = existing()
+    return [handle.name for handle in session.handles()] if session else []
 
 
 def _models(symbol: str) -> list[str]:

@@ -47,6 +47,11 @@ class Parser(argparse.ArgumentParser):
         action = self._option_string_actions.get(option)
         return None if action is None else action.nargs != 0
 
+    def values(self, option: str) -> list[str]:
+        """What may follow ``option`` where there is a choice."""
+        action = self._option_string_actions.get(option)
+        return [str(value) for value in action.choices or ()] if action is not None else []
+
     def options(self) -> list[str]:
         """Every option string."""
         return sorted(self._option_string_actions)

@@ -13,6 +13,8 @@ from .parser import Help, Parser, closest, split, split_prompt
 #: Subcommand → what it does; the module of the same name holds ``configure(parser)`` and ``run(...)``.
 COMMANDS = {
     "start": "start the server with a model that fits",
+    "restart": "the same server again, with changed settings",
+    "attach": "use a server that runs already: somebody's, or one that was kept",
     "status": "what is running, where, and what it holds",
     "stop": "stop the server",
     "logs": "the last lines of the server's log",

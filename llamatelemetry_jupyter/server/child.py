@@ -59,9 +59,8 @@ class Child:
             if left <= 0:
                 return False
             if self._pidfd is not None:
-                select.select([self._pidfd], [], [], left)
-                if self._popen is None:  # a zombie that its own parent has not reaped is dead for us
-                    return True
+                if select.select([self._pidfd], [], [], left)[0] and self._popen is None:
+                    return True  # not ours to reap: a zombie is dead for us
             else:
                 time.sleep(min(_POLL_S, left))
         return True

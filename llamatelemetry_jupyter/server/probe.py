@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -71,8 +72,11 @@ def get(url: str, path: str, api_key: str | None = None, timeout_s: float = 2.0)
 
 def ports(pid: int) -> list[int] | None:
     """TCP ports on which the process itself listens; ``None`` where the system doesn't say (no /proc)."""
+    links = []
     try:
-        links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115 (a socket is no path)
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since
+                links.append(os.readlink(entry))  # noqa: PTH115 (a socket is no path)
         tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
     except OSError:
         return None

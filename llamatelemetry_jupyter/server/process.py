@@ -218,10 +218,11 @@ class ServerManager:
         """A server that somebody else runs, at ``url``; what it is and can do is found out (see :mod:`.attach`).
 
         Raises ServerError when nothing that speaks OpenAI's protocol answers there within ``timeout_s``, or the key is
-        refused. A server of this name that runs is stopped first.
+        refused, or a server of our own has this name.
         """
         with self._lock:
             self._own()
+            self._free()
             handle = attach.detect(url, api_key, self.name, timeout_s)
             self.stop()
             self._now = running = _Running(None, api_key, log.Parser(self.name), handle.model)
@@ -236,6 +237,7 @@ class ServerManager:
         """
         with self._lock:
             self._own()
+            self._free()
             known = state.handle
             if not state.verified() or known.pid is None:
                 raise ServerError(f"the server at {known.url} is not the one that was kept", hint="%llama start")
@@ -263,6 +265,11 @@ class ServerManager:
     def _own(self) -> None:
         if os.getpid() != self._pid:
             raise ServerError("the server belongs to the process that this one was forked from", hint="%llama status")
+
+    def _free(self) -> None:
+        running = self._alive()
+        if running is not None and running.child is not None:
+            raise ServerError(f"server {self.name!r} is running", hint="%llama attach … --name other")
 
     def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> _Running:
         self._crash = None

@@ -19,8 +19,10 @@ from pathlib import Path
 from .. import environment
 from ..values import Runtime, ServerHandle
 from . import probe
+from .child import Child
 from .settings import ServerSettings
 
+_GRACE_S = 2.0
 _FILE = re.compile(r"(\d+)-(\d+)\.")
 
 
@@ -103,6 +105,21 @@ def abandoned() -> list[State]:
         if (state := _read(path)) is not None and state.handle.owned and state.alive and _ours(state.handle.pid):
             found.append(state)
     return sorted(found, key=lambda s: s.path.stat().st_mtime_ns if s.path and s.path.exists() else 0)
+
+
+def end_abandoned() -> tuple[ServerHandle, ...]:
+    """Stop the servers that :func:`abandoned` finds; returns those that have ended."""
+    ended = []
+    for state in abandoned():
+        pid, start = state.handle.pid, state.handle.pid_start
+        assert pid is not None
+        child = Child(pid, start)
+        child.end(_GRACE_S)
+        if child.ended():
+            ended.append(state.handle)
+        child.close()
+    remove_stale_files()
+    return tuple(ended)
 
 
 def remove_stale_files() -> None:

@@ -23,6 +23,9 @@ def configure(parser: Parser) -> None:
 def run(session: Session, args: argparse.Namespace) -> None:
     """Show the end of the server's log, also of one that has crashed."""
     manager = session.managers.get(args.name)
+    handle = manager.handle if manager else None
+    if handle is not None and not handle.log_path:
+        raise ServerError(f"the log of {handle.url} is not provided by this backend", hint="%llama status")
     lines = manager.log(last=max(1, args.lines)) if manager else []
     if not lines:
         raise ServerError("there is no log: no server was started in this kernel", hint="%llama start")

@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ... import escape
+from ...errors import CommandError
 from ..output import Live
 from ..parser import Parser
+from ..settings import add_settings, given
 
 if TYPE_CHECKING:
+    from ...server.process import ServerManager
     from ...session import Session
     from ...values import ServerHandle
 
 
 def configure(parser: Parser) -> None:
-    """Options of the server."""
+    """The model, how it is started, and every setting of the server."""
     parser.add_argument("model", nargs="?", help="a known name or a .gguf file (the running one, else smollm2-135m)")
     parser.add_argument("-N", "--name", default="default", metavar="NAME", help="one of several servers (default)")
-    parser.add_argument("--ctx", type=int, metavar="N", help="context per slot, in tokens")
-    parser.add_argument("--slots", type=int, metavar="N", help="requests answered at the same time")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
-    parser.add_argument("--gpu-layers", type=int, metavar="N", help="layers on the GPU (all that fit)")
-    parser.add_argument("--port", type=int, metavar="N", help="port on 127.0.0.1 (a free one)")
-    parser.add_argument("--engine", metavar="PATH", help="a llama-server binary to use")
-    parser.add_argument("--restart", action="store_true", help="stop the running server first")
+    parser.add_argument("--engine", metavar="PATH", help="a llama-server, xllamacpp, or a build that was installed")
+    parser.add_argument("--keep", action="store_true", help="the server goes on when this kernel ends")
+    parser.add_argument("--restart", action="store_true", help="restart it also when its settings are the same")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="seconds to wait until it is ready")
+    add_settings(parser)
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
-    """Start the server and say in one line what is there; a second start with the same settings says so."""
+    """Start the server and say in one line what is there.
+
+    The same settings again change nothing, others restart it; without any, a server that runs is what is meant.
+    """
     live = Live(session.shell)
-
-    def progress(stage: str, fraction: float | None) -> None:
-        done = f" {fraction:.0%}" if fraction is not None else ""
-        if live.in_kernel and live.due:
-            live.line(f"{escape.plain(stage)} …{done}")
-
-    names = ("ctx", "slots", "threads", "gpu_layers", "port")
-    settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    settings = given(args)
     before = next((h for h in session.handles() if h.name == args.name), None)
+    if before is not None and not before.owned:
+        raise CommandError(
+            f"server {args.name!r} is attached: {before.url}", hint="%llama start --name other   (or %llama stop first)"
+        )
+    if before is not None and not (args.model or settings or args.engine or args.restart or args.keep):
+        live.line(f"already running: {describe(before)}")
+        return
     # Hints say `--ctx N --restart` without a name: that must mean the model that is running.
     running = before.model.path if before and before.model else None
     known = before.model.id if before and before.model and before.model.sha256 else None
@@ -48,12 +52,35 @@ def run(session: Session, args: argparse.Namespace) -> None:
         name=args.name,
         engine=args.engine,
         replace=args.restart,
-        on_progress=progress,
+        keep=args.keep,
+        on_progress=shown(live),
         timeout_s=args.timeout,
         **settings,
     )
+    report(live, session.manager_of(args.name), before, handle)
+
+
+def shown(live: Live) -> Callable[[str, float | None], None]:
+    """Progress as a line that is rewritten."""
+
+    def progress(stage: str, fraction: float | None) -> None:
+        done = f" {fraction:.0%}" if fraction is not None else ""
+        if live.in_kernel and live.due:
+            live.line(f"{escape.plain(stage)} …{done}")
+
+    return progress
+
+
+def report(live: Live, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle) -> None:
+    """What runs now, and what the engine did not say aloud."""
     again = before is not None and before.pid == handle.pid
-    live.line(f"{'already running: ' if again else ''}{describe(handle)}")
+    first = "already running: " if again else "restarted: " if before is not None else ""
+    lines = [f"{first}{describe(handle)}"]
+    if not again:
+        lines += [line for cause, remedy in manager.warnings for line in (f"warning: {cause}", f"  try: {remedy}")]
+    if manager.kept and not again:
+        lines.append("it goes on when this kernel ends; %llama attach finds it again, %llama stop ends it")
+    live.line("\n".join(escape.plain(line) for line in lines))
 
 
 def describe(handle: ServerHandle) -> str:

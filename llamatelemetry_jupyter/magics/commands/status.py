@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...views.text import Table
@@ -13,11 +14,35 @@ if TYPE_CHECKING:
 
 
 def configure(parser: Parser) -> None:
-    """No options."""
+    """Which of several."""
+    parser.add_argument("-N", "--name", metavar="NAME", help="which of several servers (the default one)")
 
 
-def run(session: Session, args: argparse.Namespace) -> Table:  # noqa: ARG001 (a command's signature)
-    """The server, its memory by owner and what was recorded, as a table."""
+def run(session: Session, args: argparse.Namespace) -> Table:
+    """The server, its memory by owner and what was recorded, as a table; other servers in a line each."""
     from ...views.static import status_table
 
-    return status_table(session.snapshot(), session.manager.last_crash)
+    shown = session.chosen(args.name)
+    manager = session.managers.get(shown.name if shown else args.name or "default")
+    table = status_table(session.snapshot(server=args.name), manager.last_crash if manager else None)
+    return replace(table, rows=(*table.rows, *_more(session, shown.name if shown else None)))
+
+
+def _more(session: Session, shown: str | None) -> list[tuple[str, str]]:
+    from ...server import attach
+
+    rows = []
+    for handle in session.handles():
+        if handle.name != shown:
+            model = handle.model.id if handle.model else "model n/a"
+            rows.append((f"server {handle.name}", f"{model}, {handle.backend}, {handle.url}"))
+            continue
+        manager = session.managers[handle.name]
+        rows += [("warning", f"{cause}; try: {remedy}") for cause, remedy in manager.warnings]
+        if manager.kept:
+            rows.append(("kept", "goes on when this kernel ends"))
+        if handle.backend == "router":
+            rows += [(f"  {one.id}", one.status) for one in attach.routed(handle)]
+        if missing := attach.not_provided(handle):
+            rows.append(("not provided", f"{', '.join(missing)}: not provided by this backend ({handle.backend})"))
+    return rows
