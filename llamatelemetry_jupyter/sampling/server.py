@@ -22,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from .. import clock
 from ..environment import process_start
 from ..values import ServerHandle, ServerSample, ServerState
+from . import foreign
 
 LATE_S = 1.0
 MAX_HZ = 5.0
@@ -97,8 +98,7 @@ class ServerProbe:
 
     def _read(self) -> ServerSample:
         if self.handle.backend != "llama.cpp":
-            self._get("/v1/models")
-            return self._sample("ready")
+            return self._read_other()
         metrics = self._metrics()
         if metrics is None or not metrics["requests_processing"]:
             # Some builds leave is_sleeping out.
@@ -115,6 +115,31 @@ class ServerProbe:
         if metrics is not None:
             sample = replace(sample, slots_busy=busy, queued=metrics["requests_deferred"])
         return sample
+
+    def _read_other(self) -> ServerSample:
+        """What another server's own metrics hold; everything else stays n/a."""
+        figures = None
+        if self.handle.backend == "router":
+            # A request for a model's metrics loads the model, unless it is told not to.
+            listed = json.loads(self._get("/models"))["data"]
+            loaded = [m["id"] for m in listed if _status(m) == "loaded"]
+            path = "/metrics?autoload=false&model="
+            figures = foreign.routed([self._get(path + quote(m, safe="")).decode("utf-8", "replace") for m in loaded])
+        elif self.handle.backend in _READERS and "metrics" in self.handle.capabilities:
+            figures = _READERS[self.handle.backend](self._get("/metrics").decode("utf-8", "replace"))
+        else:
+            self._get("/v1/models")
+        if figures is None:
+            return self._sample("ready")
+        return replace(
+            self._sample("generating" if figures.running else "ready"),
+            slots_busy=figures.running,
+            queued=figures.waiting,
+            kv_tokens=figures.kv_tokens,
+            kv_capacity=figures.kv_capacity,
+            input_tokens_total=figures.input_tokens,
+            output_tokens_total=figures.output_tokens,
+        )
 
     def _ask_slots(self, metrics: dict[str, int] | None) -> dict[str, int] | None:
         """Read the slots; returns the counters that go with them."""
@@ -232,6 +257,14 @@ class ServerProbe:
         if response.status != 200:
             raise _Refused(response.status)
         return body
+
+
+def _status(model: dict[str, object]) -> object:
+    status = model.get("status")
+    return status.get("value") if isinstance(status, dict) else status
+
+
+_READERS = {"vllm": foreign.vllm, "sglang": foreign.sglang}
 
 
 def _number(value: object) -> int:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
+from gpu.fakenvml import FakeNvml
 
-from llamatelemetry_jupyter.server.failures import explain
+from llamatelemetry_jupyter.server.failures import cpu_fallback, explain
 from llamatelemetry_jupyter.server.log import Parser, Tail, device_of, last_lines
+from llamatelemetry_jupyter.values import EngineBuffer
 
 LINES = [
     "0.00.014.573 I srv    load_model: loading model '/models/x.gguf'",
@@ -102,6 +105,47 @@ def test_sleep_and_waking_up_are_events():
     assert [e.kind for e in events] == ["sleep", "wake"]
 
 
+@pytest.mark.parametrize(
+    ("line", "cause"),
+    [
+        ("warning: no usable GPU found, --gpu-layers option will be ignored", "runs on the CPU"),
+        (
+            ("0.00.497.059 W common_fit_params: failed to fit params to free device memory: was unable to fit model into"
+            " system memory by reducing context, abort"),
+            "does not fit into free memory (was unable to fit",
+        ),
+        ("0.00.001.000 E ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected", "no CUDA-capable"),
+        ("0.00.001.000 W llama_context: compute buffer allocation failed, retrying without pipeline parallelism", "memory was"),
+    ],
+)  # fmt: skip
+def test_what_the_engine_goes_on_after_is_told_once(line, cause):
+    parser, events = parsed([line, line])
+    assert [e.kind for e in events] == ["warning", "warning"]
+    ((said, remedy),) = parser.warnings
+    assert cause in said
+    assert remedy
+    parser.loading = False
+    assert list(parser.feed(line)) == []
+
+
+BUFFERS = (EngineBuffer("CPU", "weights", 1), EngineBuffer("CPU", "kv", 1))
+
+
+def test_a_model_on_the_cpu_beside_gpus_is_noticed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(2))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None)
+    found = cpu_fallback(None, BUFFERS, ["nothing"])
+    assert found.cause.startswith("2 GPUs (")
+    assert "no GPU backend" in found.cause
+    assert found.remedy == "%llama install --engine cuda"
+    assert "no layer fitted" in cpu_fallback(None, BUFFERS, ["ggml_cuda_init: found 2 CUDA devices"]).cause
+    assert cpu_fallback(0, BUFFERS, []) is None  # it was asked for
+    assert cpu_fallback(None, (*BUFFERS, EngineBuffer("CUDA1", "kv", 1)), []) is None
+    assert cpu_fallback(None, (), []) is None  # nothing is known
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(driver=False))
+    assert cpu_fallback(None, BUFFERS, []) is None
+
+
 def test_a_growing_file_is_read_in_whole_lines(tmp_path):
     path = tmp_path / "log"
     path.write_text("")
@@ -133,7 +177,27 @@ def test_a_growing_file_is_read_in_whole_lines(tmp_path):
         ("CUDA error: an illegal memory access was encountered", -6, "illegal memory access"),
         ("embedded: ValueError: this xllamacpp has no setting 'n_new'", 1, "too old"),
         ("embedded: ModuleNotFoundError: No module named 'xllamacpp'", 1, "xllamacpp"),
+        (
+            "embedded: common_init_result: failed to load lora adapter '/a.gguf'",
+            1,
+            "the adapter /a.gguf does not belong",
+        ),
+        ("srv load_model: failed to load multimodal model, '/p.gguf'", 1, "the projector /p.gguf does not belong"),
+        ("srv load_model: failed to load draft model, '/d.gguf'", 1, "draft model does not fit"),
+        ('error while handling argument "--slot-save-path": not a directory: /x', 1, "refused --slot-save-path"),
+        ("RPC not supported in this build", 1, "without the RPC backend"),
+        ("ggml_backend_cuda: no kernel image is available for execution on the device", -6, "not built for this GPU"),
+        ("llama_init_from_model: quantized V cache requires flash_attn to be enabled", 1, "needs flash attention"),
+        ("llama_init: failed to allocate buffer for kv cache", 1, "memory is not enough"),
+        (
+            "error while loading shared libraries: libcudart.so.12: cannot open",
+            127,
+            "lacks the library libcudart.so.12",
+        ),
         ("all is well", -9, "killed"),
+        ("all is well", -11, "segmentation fault"),
+        ("all is well", -7, "shrank"),
+        ("all is well", -6, "aborted"),
         ("all is well", -4, "instructions"),
         ("something odd failed: {0}", 3, "code 3: something odd failed: {0}"),
     ],

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import fakellama
 import pytest
+from gpu.fakenvml import FakeNvml
 
 from llamatelemetry_jupyter.environment import kernel_key, process_start, runtime_dir
 from llamatelemetry_jupyter.errors import GGUFError, ModelError, ServerError
@@ -84,6 +85,38 @@ def test_a_killed_engine_is_noticed_with_its_reason(manager):
     assert "killed" in manager.last_crash
     assert manager.handle is None
     assert manager.start(ServerSettings(ctx=512)).pid != handle.pid
+
+
+def test_a_block_ends_its_server_also_with_a_request_in_flight():
+    with ServerManager("block") as manager:
+        handle = manager.start(ServerSettings(ctx=2048, warmup=False))
+        address = urlsplit(handle.url)
+        connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        body = json.dumps({"messages": [{"role": "user", "content": "Count."}], "max_tokens": 1500, "ignore_eos": True})
+        connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {handle.api_key}"})
+        assert until(lambda: any(s["is_processing"] for s in probe.get(handle.url, "/slots", handle.api_key)[1]))
+        began = time.monotonic()
+    took = time.monotonic() - began
+    assert process_start(handle.pid) is None
+    assert took < 5  # llama.cpp itself waits for that client, 120 s once
+    with pytest.raises((OSError, http.client.HTTPException)):
+        connection.getresponse().read()
+    connection.close()
+
+
+def test_a_model_on_the_cpu_beside_gpus_is_an_event_and_a_warning(manager, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(2))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: None)
+    events = []
+    manager._on_event = events.append
+    manager.start(ServerSettings(ctx=512, warmup=False))
+    ((cause, remedy),) = manager.warnings
+    assert "the model runs on the CPU" in cause
+    assert remedy == "%llama install --engine cuda"
+    assert [e.data["cause"] for e in events if e.kind == "warning"] == [cause]
+    manager.stop()
+    manager.start(ServerSettings(ctx=512, warmup=False, gpu_layers=0))
+    assert manager.warnings == ()
 
 
 def test_a_server_can_be_started_from_any_thread(manager):
