@@ -8,12 +8,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import otherservers
+import psutil
 import pytest
 from faultproxy import fault_proxy
 
@@ -23,7 +28,7 @@ from llamatelemetry_jupyter.errors import LlamaError
 from llamatelemetry_jupyter.server.process import ServerManager
 from llamatelemetry_jupyter.server.settings import ServerSettings
 from llamatelemetry_jupyter.telemetry.store import SpanStore
-from llamatelemetry_jupyter.values import ServerHandle
+from llamatelemetry_jupyter.values import ServerEvent, ServerHandle
 
 pytestmark = pytest.mark.faults
 
@@ -165,3 +170,226 @@ def test_a_killed_kernel_leaves_no_process_and_its_spans(
     assert survived == tried
     # The files of a dead kernel (its server's key among them) go when the next one starts.
     assert len([one for one in runtime_dir().glob("*.server.json") if not one.name.startswith(kernel_key())]) <= 1
+
+
+@contextmanager
+def counted(id: str, what: str, tried: int, report: Callable[..., None]) -> Iterator[Callable[[bool], None]]:
+    """Counts what survived, reports it, and fails when anything was lost."""
+    begun, kept = time.monotonic(), [0]
+
+    def count(survived: bool) -> None:
+        kept[0] += survived
+
+    yield count
+    report(
+        id=id, what=what, tried=tried, survived=kept[0], lost=tried - kept[0], seconds=time.monotonic() - begun
+    )  # fmt: skip
+    assert kept[0] == tried
+
+
+QUICK = {"ctx": 512, "warmup": False}
+
+
+def test_a_stop_during_the_load_ends_the_start(
+    model_path: Path, scale: float, fault_report: Callable[..., None]
+) -> None:
+    chance, tried = random.Random(3), times(40, scale)
+    what = (
+        "stop from another thread at a random moment of a start: the start gives up, no engine is left, the next works"
+    )
+    with ServerManager("early") as manager, counted("stop_during_load", what, tried, fault_report) as count:
+        for _ in range(tried):
+            pids: list[int] = []
+            manager._on_event = lambda e, pids=pids: pids.append(e.data["pid"]) if e.kind == "spawned" else None
+            told: list[object] = []
+
+            def start(told: list[object] = told) -> None:
+                try:
+                    told.append(manager.start(ServerSettings(str(model_path), **QUICK)))
+                except LlamaError as error:
+                    told.append(error)
+
+            thread = threading.Thread(target=start)
+            thread.start()
+            assert until(lambda pids=pids: pids)
+            time.sleep(chance.uniform(0, 0.5))  # the moment of the stop; nothing is waited for
+            manager.stop()
+            thread.join(30)
+            gone = all(process_start(pid) is None for pid in pids)
+            honest = isinstance(told[0], ServerHandle) or "stopped while it started" in str(told[0])
+            count(gone and honest and manager.state() == "stopped" and manager.last_crash is None)
+
+
+def test_a_stop_with_a_request_in_flight_does_not_wait_for_it(
+    model_path: Path, scale: float, fault_report: Callable[..., None]
+) -> None:
+    chance, tried = random.Random(4), times(20, scale)
+    what = "stop at a random moment of a request, streamed or not: the engine is gone within seconds, the client gets an error"
+    with ServerManager("busy") as manager, counted("stop_in_flight", what, tried, fault_report) as count:
+        for turn in range(tried):
+            handle = manager.start(ServerSettings(str(model_path), ctx=4096, warmup=False))
+            client = LlamaCppClient(handle.url, handle.api_key, timeout_s=60)
+            told: list[object] = []
+
+            def ask(client: LlamaCppClient = client, told: list[object] = told, streamed: bool = turn % 2 == 0) -> None:
+                try:
+                    if streamed:
+                        with client.chat_stream(ASK, max_tokens=3500, **FIXED) as stream:
+                            told.extend(stream)
+                    else:
+                        told.append(client.chat(ASK, max_tokens=3500, **FIXED))
+                    told.append("whole")
+                except LlamaError as error:
+                    told.append(error)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            watcher = LlamaCppClient(handle.url, handle.api_key, timeout_s=60)
+            assert until(lambda watcher=watcher: any(slot.busy for slot in watcher.slots()))
+            time.sleep(chance.uniform(0, 0.3))  # the moment of the stop
+            begun = time.monotonic()
+            manager.stop()
+            took = time.monotonic() - begun
+            thread.join(30)
+            assert handle.pid is not None
+            count(process_start(handle.pid) is None and took < 8 and isinstance(told[-1], LlamaError))
+
+
+def test_a_port_that_is_stolen_gets_no_key(model_path: Path, scale: float, fault_report: Callable[..., None]) -> None:
+    chance, tried = random.Random(5), times(20, scale)
+    what = "another program takes the chosen port between choice and bind: an error that names it, and it never sees the key"
+    with ServerManager("robbed") as manager, counted("port_stolen", what, tried, fault_report) as count:
+        for _ in range(tried):
+            heard: list[bytes] = []
+            with socket.socket() as choice:
+                choice.bind(("127.0.0.1", 0))
+                port = choice.getsockname()[1]
+            thieves: list[socket.socket] = []
+            threads: list[threading.Thread] = []
+
+            def listen(thief: socket.socket, heard: list[bytes] = heard) -> None:
+                while True:
+                    try:
+                        peer, _ = thief.accept()
+                    except OSError:
+                        return
+                    with peer:
+                        heard.append(peer.recv(65536))
+                        peer.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}')
+
+            def steal(
+                event: ServerEvent,
+                port: int = port,
+                thieves: list[socket.socket] = thieves,
+                threads: list[threading.Thread] = threads,
+            ) -> None:
+                if event.kind != "spawned":
+                    return
+                time.sleep(chance.uniform(0, 0.1))
+                thief = socket.socket()
+                try:
+                    thief.bind(("127.0.0.1", port))
+                    thief.listen()
+                except OSError:  # the engine was quicker
+                    thief.close()
+                    return
+                thieves.append(thief)
+                threads.append(threading.Thread(target=listen, args=(thief,)))
+                threads[0].start()
+
+            manager._on_event = steal
+            try:
+                handle = manager.start(ServerSettings(str(model_path), port=port, **QUICK))
+                fine = not thieves and handle.url.endswith(f":{port}")
+            except LlamaError as error:
+                fine = bool(thieves) and f"the port is taken: {port}" in str(error)
+            finally:
+                for thief in thieves:
+                    thief.shutdown(socket.SHUT_RDWR)
+                    threads[0].join(10)
+                    thief.close()
+                manager.stop()
+            count(fine and not any(b"Authorization" in one for one in heard))
+
+
+# A kernel whose files cannot grow beyond a number of bytes: what a full disk is to the engine's log.
+_FULL = """
+import os, resource, sys
+from llamatelemetry_jupyter.api.client import LlamaCppClient
+from llamatelemetry_jupyter.server.process import ServerManager
+from llamatelemetry_jupyter.server.settings import ServerSettings
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+with ServerManager("full") as manager:
+    handle = manager.start(ServerSettings(sys.argv[1], ctx=512, warmup=False))
+    client = LlamaCppClient(handle.url, handle.api_key)
+    tokens = sum(client.chat([{"role": "user", "content": "Hi"}], max_tokens=4).output_tokens for _ in range(3))
+    print(tokens, manager.state(), os.path.getsize(handle.log_path))
+"""
+
+
+def test_a_full_disk_for_the_log_stalls_nothing(
+    model_path: Path, scale: float, fault_report: Callable[..., None]
+) -> None:
+    chance, tried = random.Random(6), times(10, scale)
+    what = "the log cannot grow beyond a random size: the engine starts, answers and stops all the same"
+    with counted("log_disk_full", what, tried, fault_report) as count:
+        for _ in range(tried):
+            limit = chance.randrange(8_000, 15_000)
+            done = subprocess.run(
+                [sys.executable, "-c", _FULL, str(model_path), str(limit)], capture_output=True, text=True, timeout=120
+            )
+            count(done.returncode == 0 and done.stdout.split() == ["12", "ready", str(limit)])
+
+
+def test_spoilt_answers_of_another_server_end_in_our_errors(scale: float, fault_report: Callable[..., None]) -> None:
+    chance, tried = random.Random(8), times(300, scale)
+    what = "attach to a server whose answers are cut, spoilt or sent byte by byte: a handle or our error, within the timeout"
+
+    def spoil(data: bytes) -> bytes:
+        spoilt = bytearray(data)
+        for _ in range(chance.randrange(1, 8)):
+            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+        return bytes(spoilt)
+
+    with ServerManager("spoilt") as manager, counted("attach_spoilt", what, tried, fault_report) as count:
+        for turn in range(tried):
+            answer = (otherservers.vllm, otherservers.ray, otherservers.Router())[turn % 3]
+            rules = ({"edit": spoil}, {"cut_after": chance.randrange(400)}, {"piece": 1, "delay_s": 0.001})[
+                turn // 3 % 3
+            ]
+            with otherservers.serving(answer) as url, fault_proxy(url, **rules) as proxy:
+                begun = time.monotonic()
+                try:
+                    manager.attach(proxy.url, timeout_s=1.0)
+                    fine = manager.handle is not None
+                except LlamaError as error:
+                    fine = bool(error.hint) and manager.handle is None
+                count(fine and time.monotonic() - begun < 20)
+                manager.stop()
+
+
+def test_many_cycles_leave_nothing_behind(model_path: Path, scale: float, fault_report: Callable[..., None]) -> None:
+    tried = times(200, scale)
+    what = "start and stop again and again: no process, port, descriptor, thread or file is left"
+    settings = ServerSettings(str(model_path), **QUICK)
+
+    def left() -> tuple[object, ...]:
+        files = sorted(p.name for p in runtime_dir().iterdir() if ".cycle." in p.name)
+        return (
+            len(psutil.Process().children(recursive=True)), len(os.listdir("/proc/self/fd")),
+            sorted(t.name for t in threading.enumerate()), files,
+        )  # fmt: skip
+
+    with counted("start_stop_cycles", what, tried, fault_report) as count:
+        manager = ServerManager("cycle")
+        manager.start(settings)
+        manager.stop()  # its log and its folder of slots stay until the kernel has gone
+        before = left()
+        for _ in range(tried):
+            handle = manager.start(settings)
+            assert handle.pid is not None
+            manager.stop()
+            with socket.socket() as free:
+                free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                free.bind(("127.0.0.1", int(handle.url.rsplit(":", 1)[1])))
+            count(process_start(handle.pid) is None and until(lambda: left() == before, 10))

@@ -192,9 +192,14 @@ class ServerManager:
         return self.start(changed, runtime, on_progress, timeout_s, replace=True, keep=keep)
 
     def stop(self, timeout_s: float = STOP_S) -> None:
-        """End the server: one SIGTERM, SIGKILL after ``timeout_s``; one that is attached is only let go."""
+        """End the server, also while it starts: one SIGTERM, SIGKILL after ``timeout_s``; an attached one is let go."""
         if os.getpid() != self._pid:
             return  # a forked child holds a copy of the manager, not the server
+        starting = self._now
+        if starting is not None and starting.child is not None and starting.handle is None and not starting.closed:
+            # Another thread holds the lock until its start is through: it sees the end, and gives up.
+            starting.wanted_to_end = True
+            starting.child.end(timeout_s)
         with self._lock:
             if self._now is not None:
                 self._end(self._now, timeout_s)
@@ -304,7 +309,8 @@ class ServerManager:
             self._read_log(running)
             if ended:
                 self._close(running)
-                assert running.failure is not None
+                if running.failure is None:
+                    raise ServerError("the server was stopped while it started", hint="%llama start")
                 raise ServerError(
                     f"the server did not start: {running.failure.cause} (log: {tail.path})",
                     hint=running.failure.remedy,

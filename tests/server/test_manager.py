@@ -285,6 +285,22 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path, monkeyp
     assert found[0][2:4] == (2, 1024)
 
 
+FLOOD = """#!/bin/sh
+case "$1" in --help|--version) exec {engine} "$@";; esac
+head -c 3000000 /dev/zero | tr '\\0' 'x' | fold -w 200 >&2
+exec {engine} "$@"
+"""
+
+
+def test_megabytes_of_log_do_not_hold_a_start_up(manager, tmp_path):
+    engine, flooding = fakellama.write(tmp_path / "engine"), tmp_path / "llama-server"
+    flooding.write_text(FLOOD.format(engine=engine))
+    flooding.chmod(0o755)
+    handle = manager.start(ServerSettings(ctx=512, warmup=False), find_runtime(flooding))
+    assert Path(handle.log_path).stat().st_size > 3_000_000  # 45 pipes full
+    assert {b.owner for b in handle.buffers} == {"weights", "kv", "compute", "output"}  # read to its end
+
+
 PARENT = """
 import os, signal
 from llamatelemetry_jupyter.server.process import ServerManager
