@@ -14,7 +14,7 @@ SCALE  ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lab js lint docs dist bench faults test-gpu clean
+.PHONY: help demo test lab js lint docs dist bench faults test-gpu test-scale clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,14 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-pip pyproject.toml
 
 .venv-floor/.stamp: pyproject.toml constraints/kaggle.txt tools/floor.py
 	@$(PYTHON) tools/floor.py .venv-floor
+	@touch $@
+
+.venv-scale/.stamp: $(VENV)/.stamp-test pyproject.toml
+	@echo '== .venv-scale: Ray Serve, which is large'
+	@$(PY) -m venv --clear .venv-scale
+	@.venv-scale/bin/python -m pip install -qq --disable-pip-version-check -U 'pip>=25.1'
+	@.venv-scale/bin/python -m pip install -qq --disable-pip-version-check --prefer-binary 'ray[serve]>=2.40' \
+	  httpx pytest pytest-timeout -e '.[local]'
 	@touch $@
 
 .venv-peers/.stamp: $(VENV)/.stamp-test constraints/peers.txt
@@ -99,5 +107,8 @@ faults: $(VENV)/.stamp-test  ## the long fault campaigns (SCALE=1; make test run
 test-gpu: $(VENV)/.stamp-test  ## the tests that need a CUDA device
 	@$(PY) -m pytest -m gpu $(ARGS)
 
+test-scale: .venv-scale/.stamp  ## attach to a real Ray Serve app over our engine
+	@.venv-scale/bin/python -m pytest tests/scale -m scale -o filterwarnings= $(ARGS)
+
 clean:  ## remove environments and build results
-	rm -rf .venv .venv-floor .venv-peers build dist js/node_modules
+	rm -rf .venv .venv-floor .venv-peers .venv-scale build dist js/node_modules

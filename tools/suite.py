@@ -48,7 +48,9 @@ def _pytest(python: Path, marks: str, *options: str) -> list[str | Path]:
 
 
 PARTS = (
-    Part("units", "quick tests, newest versions", _pytest(_NEWEST, "not (engine or browser or faults or gpu)")),
+    Part(
+        "units", "quick tests, newest versions", _pytest(_NEWEST, "not (engine or browser or faults or gpu or scale)")
+    ),
     Part("bundle", "the committed bundles are what js/ builds", [*_NODE, "build.mjs", "--check"], ROOT / "js"),
     Part("js", "the front end's own tests", [*_NODE, "--test", "test/*.test.mjs"], ROOT / "js"),
     Part("engine", "with the real engine", _pytest(_NEWEST, "engine and not (browser or faults or gpu)")),

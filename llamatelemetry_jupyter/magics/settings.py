@@ -13,6 +13,7 @@ from .parser import Parser
 
 def add_settings(parser: Parser) -> None:
     """Add an option for every setting but the model, grouped as in the documentation."""
+    parser.usage = "%(prog)s [OPTION …]"  # fifty of them are no use in one line
     described = options(ServerSettings)
     for title in GROUPS:
         group = parser.add_argument_group(title)

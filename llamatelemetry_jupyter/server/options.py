@@ -108,21 +108,23 @@ def table(settings: type) -> str:
     lines = []
     for group in GROUPS:
         rows = [(name, one) for name, one in options(settings).items() if one.group == group]
-        lines += [f"### {group[0].upper()}{group[1:]}", "", "| Setting | Default | What it does | llama-server |"]
+        lines += [f"### {group[0].upper()}{group[1:]}", "", "| Setting | What it does | Default | llama-server |"]
         lines.append("|---|---|---|---|")
         for name, one in rows:
-            shown = _shown(defaults[name])
-            why = f" {one.why}" if one.why else ""
+            why = (
+                ". ".join(part for part in (_shown(defaults[name]), one.why.removesuffix(".")) if part)
+                or "the engine's"
+            )
             flag = ", ".join(f"`{f}`" for f in (*one.flags[:1], *one.off[:1])) or "–"
             wheel = "" if one.attributes else " (not in xllamacpp)"
-            lines.append(f"| `{name}`<br>`{_cli(name, one)}` | {shown} | {one.about}.{why} | {flag}{wheel} |".strip())
+            lines.append(f"| `{name}`<br>`{_cli(name, one)}` | {one.about} | {why} | {flag}{wheel} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def _shown(value: object) -> str:
     if value in (None, ()):
-        return "–"
+        return ""
     return f"`{'on' if value is True else 'off' if value is False else value}`"
 
 

@@ -155,7 +155,7 @@ class ServerSettings:
         everywhere=False,
     )  # fmt: skip
     slot_save_path: str | None = option(
-        None, "folder for saved slots", "One in the runtime folder, which goes with the server.",
+        None, "folder for saved slots", "One in the runtime folder, which goes with the kernel.",
         group="context and memory", flags=("--slot-save-path",), attributes=("slot_save_path",),
     )  # fmt: skip
     gpu_layers: int | None = option(

@@ -27,6 +27,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--restart", action="store_true", help="restart it also when its settings are the same")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="seconds to wait until it is ready")
     add_settings(parser)
+    parser.usage = "%(prog)s [MODEL] [OPTION …]"
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
