@@ -247,6 +247,12 @@ class ServerManager:
             if not state.verified() or known.pid is None:
                 raise ServerError(f"the server at {known.url} is not the one that was kept", hint="%llama start")
             self.stop()
+            mine = self._path("server.json")
+            try:  # of several kernels that want it, one gets the file
+                if state.path is not None and state.path != mine:
+                    state.path.rename(mine)
+            except FileNotFoundError as error:
+                raise ServerError(f"another notebook has just taken {known.url} over", hint="%llama start") from error
             path = Path(known.log_path or "")
             tail = log.Tail(path, from_end=True) if path.is_file() else None
             running = _Running(
@@ -259,8 +265,6 @@ class ServerManager:
                 self._asked = (state.settings, state.runtime, True)
             handle = replace(known, name=self.name)
             self._settle(running, handle)
-            if state.path is not None and state.path != self._path("server.json"):
-                state.path.unlink(missing_ok=True)
             _end_at_exit(self)
             self._tell("attached", url=handle.url, backend=handle.backend)
             return handle

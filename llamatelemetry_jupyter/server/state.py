@@ -67,6 +67,16 @@ class State:
         pid, start = self.handle.pid, self.handle.pid_start
         return pid is not None and start is not None and environment.process_start(pid) == start
 
+    @property
+    def ending(self) -> bool:
+        """Whether its guard is about to end it: it was not meant to stay, and its kernel has just gone."""
+        try:
+            children = Path(f"/proc/{self.handle.pid}/task/{self.handle.pid}/children").read_text(encoding="ascii")
+        except OSError:
+            return False
+        # The engine's only child is its guard; a killed one stays as a zombie, for the engine reaps nothing.
+        return not self.kept and any(environment.process_start(int(child)) is not None for child in children.split())
+
     def verified(self) -> bool:
         """Whether the process runs, holds the port, and ``/props`` says what the state says."""
         handle = self.handle
@@ -102,7 +112,8 @@ def abandoned() -> list[State]:
     for path, kernel_lives in _files():
         if kernel_lives or not path.name.endswith(".server.json"):
             continue
-        if (state := _read(path)) is not None and state.handle.owned and state.alive and _ours(state.handle.pid):
+        state = _read(path)
+        if state is not None and state.handle.owned and state.alive and _ours(state.handle.pid) and not state.ending:
             found.append(state)
     return sorted(found, key=lambda s: s.path.stat().st_mtime_ns if s.path and s.path.exists() else 0)
 

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
+import psutil
 import pytest
 
 from llamatelemetry_jupyter.environment import kernel_key, process_start, runtime_dir
@@ -111,6 +112,26 @@ def test_orphans_are_ended_and_a_living_kernels_server_is_not():
         living.wait()
         assert [handle.pid for handle in end_abandoned()] == [theirs]
     assert not list(runtime_dir().glob(f"{living.pid}-*"))
+
+
+def test_an_orphan_whose_guard_was_killed_is_found_and_one_that_is_being_ended_is_not():
+    pid, living = kernel("no", "lives")
+    watchers = [child.pid for child in psutil.Process(pid).children()]
+    assert len(watchers) == 1
+    os.kill(watchers[0], signal.SIGSTOP)  # a guard that has not noticed yet
+    living.kill()
+    living.wait()
+    assert abandoned() == []
+    os.kill(watchers[0], signal.SIGKILL)
+    assert until(lambda: [state.handle.pid for state in abandoned()] == [pid])
+    (state,) = abandoned()
+    with ServerManager("heir") as one, ServerManager("late") as other:
+        handle = one.adopt(state)
+        assert (handle.pid, one.kept) == (pid, True)
+        with pytest.raises(ServerError, match="another notebook has just taken"):
+            other.adopt(state)
+        assert probe.get(handle.url, "/props", handle.api_key)[0] == 200
+    assert process_start(pid) is None
 
 
 def test_a_state_file_that_lies_is_not_believed(tmp_path):
