@@ -27,7 +27,18 @@ OWNERS: tuple[Owner, ...] = ("weights", "kv", "compute", "output", "context", "k
 ServerState = Literal["starting", "loading", "ready", "generating", "sleeping", "crashed", "stopped", "unreachable"]
 TokenKind = Literal["progress", "text", "reasoning", "tool_call", "finish", "usage", "error"]
 EventKind = Literal[
-    "spawned", "load_stage", "buffer", "warning", "ready", "request", "sleep", "wake", "crashed", "stopped", "attached"
+    "spawned",
+    "load_stage",
+    "fit",
+    "buffer",
+    "warning",
+    "ready",
+    "request",
+    "sleep",
+    "wake",
+    "crashed",
+    "stopped",
+    "attached",
 ]
 FinishReason = Literal["stop", "length", "tool_calls", "interrupted", "error"]
 

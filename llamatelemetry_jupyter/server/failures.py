@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..gpu.nvml import Nvml
@@ -105,10 +105,12 @@ _REMEDIES = {
 }
 
 
-def cpu_fallback(gpu_layers: int | None, buffers: Sequence[EngineBuffer], lines: Sequence[str]) -> Failure | None:
+def cpu_fallback(
+    gpu_layers: int | None, buffers: Sequence[EngineBuffer], lines: Sequence[str], devices: Collection[str] = ()
+) -> Failure | None:
     """Why a model runs on the CPU although the driver shows GPUs; ``None`` when it does not, or was asked to.
 
-    llama.cpp says nothing about it and goes on, many times slower.
+    llama.cpp says nothing about it and goes on, many times slower. ``devices`` are those that the engine measured.
     """
     if gpu_layers == 0 or not buffers or any(b.device != "CPU" for b in buffers):
         return None
@@ -118,7 +120,8 @@ def cpu_fallback(gpu_layers: int | None, buffers: Sequence[EngineBuffer], lines:
     if not names:
         return None
     there = f"{names[0]} is" if len(names) == 1 else f"{len(names)} GPUs ({names[0]}) are"
-    if any("ggml_cuda_init: found" in line or re.search(r"offloaded \d+/\d+ layers", line) for line in lines):
+    sees = any(device != "Host" for device in devices)
+    if sees or any("ggml_cuda_init: found" in line or re.search(r"offloaded \d+/\d+ layers", line) for line in lines):
         return Failure(f"{there} there, but no layer fitted on it: the model runs on the CPU", _SMALLER)
     return Failure(
         f"{there} there, but this engine has no GPU backend: the model runs on the CPU", "%llama install --engine cuda"

@@ -44,6 +44,12 @@ _OWNER: dict[str, Owner] = {
     "output": "output",
     "compute": "compute",
 }
+#: llama.cpp's table of what it is going to need, printed before it loads: total = free + (self = model + context +
+#: compute) + unaccounted, in MiB; the host's row has no total.
+_BREAKDOWN = re.compile(
+    r"memory_breakdown_print: \|\s+- (\S+)(?: \(.*?\))?\s+\|\s+(?:(\d+) =\s+(\d+) \+ \()?"
+    r"\s*\d+ =\s+(\d+) \+\s+(\d+) \+\s+(\d+)"
+)
 _DEVICE = re.compile(r"_(?:Mapped|Host|Split|REPACK|Aligned)$")
 _TIMING = re.compile(
     r"print_timing: id\s+(\d+) \| task (\d+) \|\s+(prompt eval|eval|total) time =\s*([\d.]+) ms /\s*(\d+) tokens"
@@ -120,6 +126,8 @@ class Parser:
         self.lines: list[str] = []  # the newest, for a failure's reason
         #: Cause and remedy of what went wrong without ending the start.
         self.warnings: list[tuple[str, str]] = []
+        #: What each device was going to need, by the engine's own measurement before it loaded.
+        self.fit: dict[str, dict[str, JSON]] = {}
         self._buffers: dict[tuple[str, Owner], float] = {}
         self._believed = True
         self._open: dict[tuple[str, str], dict[str, JSON]] = {}
@@ -133,6 +141,9 @@ class Parser:
         """Events of one more line."""
         line = Line.of(raw)
         if line is None:
+            if self.loading and '"fit_memory_breakdown"' in raw:
+                for row in _breakdown(raw):
+                    yield from self._fitted(*row)
             return
         self.lines.append(line.text)
         del self.lines[:-400]
@@ -175,8 +186,20 @@ class Parser:
             before = 0.0 if owner == "compute" else self._buffers.get((device, owner), 0.0)
             self._buffers[device, owner] = before + mib
             yield self._event("buffer", device=device, owner=owner, bytes=round(mib * 2**20))
+        if self._believed and (found := _BREAKDOWN.search(text)):
+            yield from self._fitted(*found.groups())
         if found := _LISTENING.search(text):
             self.urls.append(found[1].rstrip("/"))
+
+    def _fitted(self, device: str, total: object, free: object, *parts: object) -> Iterator[ServerEvent]:
+        names = ("total_bytes", "free_bytes", "model_bytes", "context_bytes", "compute_bytes")
+        row: dict[str, JSON] = {
+            name: int(mib) << 20 if isinstance(mib, (int, str)) else None
+            for name, mib in zip(names, (total, free, *parts), strict=True)
+        }
+        if self.fit.get(device) != row:
+            self.fit[device] = row
+            yield self._event("fit", device=device, **row)
 
     def _warned(self, text: str) -> Iterator[ServerEvent]:
         for pattern, cause, remedy in WARNINGS:
@@ -192,6 +215,16 @@ class Parser:
 
     def _event(self, kind: EventKind, **data: JSON) -> ServerEvent:
         return ServerEvent(now_ns(), self.server, kind, data)
+
+
+def _breakdown(raw: str) -> Iterator[tuple[str, object, object, object, object, object]]:
+    """Rows of ``--log-jsonl``'s memory event: device, total, free, model, context, compute, in MiB."""
+    try:
+        rows = json.loads(raw)["data"]["rows"]
+        for row in rows:
+            yield str(row["name"]), row.get("total"), row.get("free"), row["model"], row["context"], row["compute"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return
 
 
 class Tail:

@@ -371,7 +371,9 @@ class ServerManager:
                 break
             time.sleep(_POLL_S)
         running.parser.loading = False
-        warning = failures.cpu_fallback(settings.gpu_layers, running.parser.buffers, running.parser.lines)
+        warning = failures.cpu_fallback(
+            settings.gpu_layers, running.parser.buffers, running.parser.lines, running.parser.fit
+        )
         if warning is not None:
             self._pass_on(running.parser.warn(warning.cause, warning.remedy))
         more = frozenset(

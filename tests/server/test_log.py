@@ -100,6 +100,34 @@ def test_text_of_the_model_is_not_taken_for_the_engines_word():
     assert events == []
 
 
+# The host's row was seen; a GPU's is from llama.cpp's source and documentation.
+FIT = [
+    "0.00.481.138 I common_memory_breakdown_print: | memory breakdown [MiB] | total   free    self   model   context   compute    unaccounted |",
+    "0.00.481.174 I common_memory_breakdown_print: |   - Host               |                  152 =    92 +      45 +      15                |",
+    "0.00.481.175 I common_memory_breakdown_print: |   - CUDA0 (RTX 4090)   | 24077 = 945 + (19187 = 17904 + 384 + 898) + 3945 |",
+]
+FIT_JSON = [
+    (
+        '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host","name":"Host","self":152,"model":92,"context":45,"compute":15},'
+        '{"kind":"device","name":"CUDA0","description":"RTX 4090","total":24077,"free":945,"self":19187,"model":17904,"context":384,"compute":898,"unaccounted":3945}]}}'
+    )
+]
+
+
+@pytest.mark.parametrize("lines", [FIT * 2, FIT_JSON * 2], ids=["text", "json"])
+def test_what_the_engine_measured_before_it_loaded_is_told_by_device(lines):
+    parser, events = parsed(lines)
+    assert [(e.kind, e.data["device"]) for e in events] == [("fit", "Host"), ("fit", "CUDA0")]
+    mib = {name: {k: v and v >> 20 for k, v in row.items()} for name, row in parser.fit.items()}
+    keys = ("total_bytes", "free_bytes", "model_bytes", "context_bytes", "compute_bytes")
+    assert mib["CUDA0"] == dict(zip(keys, (24077, 945, 17904, 384, 898), strict=True))
+    assert mib["Host"] == dict(zip(keys, (None, None, 92, 45, 15), strict=True))
+    assert "no layer fitted" not in str(cpu_fallback(None, (), [], parser.fit))
+    for broken in ("[]", '{"rows": [{}]}', '{"rows": 5}', "null"):
+        _, events = parsed(['{"type":"fit_memory_breakdown","data":' + broken + "}"])
+        assert events == []
+
+
 def test_sleep_and_waking_up_are_events():
     _, events = parsed([f"0.02.000.000 I que start_loop: {what} sleeping state" for what in ("entering", "exiting")])
     assert [e.kind for e in events] == ["sleep", "wake"]
