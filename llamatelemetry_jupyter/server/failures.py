@@ -27,6 +27,28 @@ _SMALLER = "%llama start --ctx 2048 --slots 1 --restart"
 _KNOWN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
     (re.compile(pattern), cause, remedy)
     for pattern, cause, remedy in (
+        (r"failed to load lora adapter '(.*?)'", "the adapter {0} does not belong to this model", "leave --lora out"),
+        (
+            r"failed to load multimodal model, '(.*?)'",
+            "the projector {0} does not belong to this model",
+            "leave --mmproj out",
+        ),
+        (
+            r"failed to load draft model, '(.*?)'|target and draft vocabs are not compatible",
+            "the draft model does not fit the model",
+            "leave --draft-model out",
+        ),
+        (
+            r"RPC not supported in this build",
+            "this engine was built without the RPC backend",
+            "%llama start --engine PATH",
+        ),
+        (r"not a directory: (.*)", "there is no folder {0}", "!mkdir -p {0}"),
+        (
+            r"common_chat_verify_template: failed to apply template|chat template .* is not supported",
+            "the chat template cannot be used",
+            "leave --chat-template out",
+        ),
         (r"failed to open GGUF file '(.*?)'", "the model file {0} cannot be opened", "!ls -l {0}"),
         (r"invalid magic characters: (.*?), expected", "it is not a GGUF model (it starts with {0})", _DEMO),
         (r"not within the file bounds", "the model file is truncated or damaged", "download it again"),
@@ -51,23 +73,6 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             _SMALLER,
         ),
         (r"failed to allocate buffer|unable to allocate \S+ buffer|std::bad_alloc", "memory is not enough", _SMALLER),
-        (
-            r"RPC not supported in this build",
-            "this engine was built without the RPC backend",
-            "%llama start --engine PATH",
-        ),
-        (r"not a directory: (.*)", "there is no folder {0}", "!mkdir -p {0}"),
-        (r"failed to load lora adapter '(.*?)'", "the adapter {0} does not belong to this model", "leave --lora out"),
-        (
-            r"failed to load multimodal model, '(.*?)'",
-            "the projector {0} does not belong to this model",
-            "leave --mmproj out",
-        ),
-        (
-            r"failed to load draft model, '(.*?)'|target and draft vocabs are not compatible",
-            "the draft model does not fit the model",
-            "leave --draft-model out",
-        ),
         (
             r"no kernel image is available|unsupported toolchain|Unsupported \.version",
             "this engine was not built for this GPU or its driver",
@@ -118,6 +123,9 @@ def cpu_fallback(
     names = [info.name for info in nvml.infos()]
     nvml.close()
     if not names:
+        # Layers on a GPU were asked for: llama.cpp ignores that, and says so only here.
+        if gpu_layers and any("no usable GPU found" in line for line in lines):
+            return Failure("no GPU can be used: the model runs on the CPU", "%llama doctor")
         return None
     there = f"{names[0]} is" if len(names) == 1 else f"{len(names)} GPUs ({names[0]}) are"
     sees = any(device != "Host" for device in devices)

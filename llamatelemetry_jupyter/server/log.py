@@ -59,11 +59,6 @@ _SLEEP = re.compile(r"start_loop: (entering|exiting) sleeping state")
 #: What the engine goes on after although the user would want to know: the line, what it means, what to type.
 WARNINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (
-        re.compile(r"no usable GPU found, --gpu-layers option will be ignored"),
-        "this engine has no GPU backend: the model runs on the CPU",
-        "%llama install --engine cuda",
-    ),
-    (
         re.compile(r"ggml_cuda_init: failed to initialize .*?: (.*)|failed to initialize CUDA: (.*)"),
         "CUDA could not be used: {0}",
         "!nvidia-smi",

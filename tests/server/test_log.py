@@ -136,7 +136,6 @@ def test_sleep_and_waking_up_are_events():
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
-        ("warning: no usable GPU found, --gpu-layers option will be ignored", "runs on the CPU"),
         (
             ("0.00.497.059 W common_fit_params: failed to fit params to free device memory: was unable to fit model into"
             " system memory by reducing context, abort"),
@@ -172,6 +171,9 @@ def test_a_model_on_the_cpu_beside_gpus_is_noticed(monkeypatch):
     assert cpu_fallback(None, (), []) is None  # nothing is known
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(driver=False))
     assert cpu_fallback(None, BUFFERS, []) is None
+    ignored = ["warning: no usable GPU found, --gpu-layers option will be ignored"]
+    assert cpu_fallback(None, BUFFERS, ignored) is None
+    assert cpu_fallback(5, BUFFERS, ignored).cause == "no GPU can be used: the model runs on the CPU"
 
 
 def test_a_growing_file_is_read_in_whole_lines(tmp_path):
@@ -212,7 +214,8 @@ def test_a_growing_file_is_read_in_whole_lines(tmp_path):
         ),
         ("srv load_model: failed to load multimodal model, '/p.gguf'", 1, "the projector /p.gguf does not belong"),
         ("srv load_model: failed to load draft model, '/d.gguf'", 1, "draft model does not fit"),
-        ('error while handling argument "--slot-save-path": not a directory: /x', 1, "refused --slot-save-path"),
+        ('error while handling argument "--slot-save-path": not a directory: /x', 1, "there is no folder /x"),
+        ("common_chat_verify_template: failed to apply template: std::exception", 1, "chat template cannot be used"),
         ("RPC not supported in this build", 1, "without the RPC backend"),
         ("ggml_backend_cuda: no kernel image is available for execution on the device", -6, "not built for this GPU"),
         ("llama_init_from_model: quantized V cache requires flash_attn to be enabled", 1, "needs flash attention"),
@@ -234,3 +237,11 @@ def test_every_end_has_a_cause_and_a_remedy(line, returncode, cause):
     failure = explain(returncode, ["first", line, "exiting"])
     assert cause in failure.cause
     assert failure.remedy
+
+
+def test_the_part_that_failed_is_named_before_its_file():
+    lines = [
+        "gguf_init_from_reader: invalid magic characters: '?ELF', expected 'GGUF'",
+        "failed to load lora adapter '/a'",
+    ]
+    assert "the adapter /a" in explain(1, lines).cause

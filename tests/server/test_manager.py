@@ -5,12 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -259,7 +261,13 @@ def test_an_address_in_a_models_text_does_not_get_the_key(manager, model_path, t
     assert got == []
 
 
-def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path, monkeypatch):
+@pytest.fixture
+def binary(tmp_path):
+    """A real ``llama-server`` where one is on PATH, else its double around the real engine."""
+    return find_runtime(shutil.which("llama-server") or fakellama.write(tmp_path / "llama-server"))
+
+
+def test_a_binary_gets_the_same_settings_as_the_wheel(manager, binary, monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_TOOLS", "all")  # would let the model run commands
     settings = ServerSettings(
         ctx=1024, slots=2, threads=1, batch=256, ubatch=64, cache_type_k="q8_0", warmup=False, seed=7, flash_attention="on",
@@ -267,8 +275,13 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path, monkeyp
         reasoning_budget=9, spec_type="ngram-simple", fit=False, sleep_idle_seconds=600, load_mode="none", kv_offload=False,
         gpu_layers=0,
     )  # fmt: skip
+    if "--log-jsonl" in binary.features:  # the real one has every flag
+        settings = replace(
+            settings, kv_unified=True, threads_batch=2, split_mode="none", main_gpu=0, tensor_split=(1,), cpu_moe="all",
+            fit_margin_mib=512, draft_max=4, mmproj_offload=False,
+        )  # fmt: skip
     found = []
-    for runtime in (find_runtime(fakellama.write(tmp_path / "llama-server")), find_runtime("xllamacpp")):
+    for runtime in (binary, find_runtime("xllamacpp")):
         handle = manager.start(settings, runtime, replace=True)
         _, props = probe.get(handle.url, "/props", handle.api_key)
         _, slots = probe.get(handle.url, "/slots", handle.api_key)
@@ -282,7 +295,37 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, tmp_path, monkeyp
     assert (sampling["seed"], found[0][0]["chat_template"][:20]) == (7, found[1][0]["chat_template"][:20])
     assert handle.engine.startswith("xllamacpp")
     assert found[0] == found[1]
-    assert found[0][2:4] == (2, 1024)
+    assert found[0][2] == 2
+
+
+def test_a_real_binary_tells_its_life_and_its_failures(manager, binary, tmp_path):
+    """With the double this shows what text logs can; with a real binary also JSON lines and its own refusals."""
+    events = []
+    manager._on_event = events.append
+    handle = manager.start(ServerSettings(ctx=512, warmup=False), binary)
+    kinds = [e.kind for e in events]
+    assert kinds[0] == "spawned"
+    assert kinds[-1] == "ready"
+    assert {"load_stage", "fit", "buffer"} <= set(kinds)
+    assert {b.owner for b in handle.buffers} == {"weights", "kv", "compute", "output"}
+    whole = Path(handle.log_path).read_text()
+    assert ('"type":"fit_memory_breakdown"' in whole) == ("--log-jsonl" in binary.features)
+    manager.stop()
+    no_gguf = tmp_path / "x.gguf"
+    no_gguf.write_text("not a model")
+    wrong = [({"ctx": 1 << 23}, "memory is not enough")]
+    if "--log-jsonl" in binary.features:
+        wrong += [
+            ({"lora": (str(no_gguf),)}, "the adapter .* does not belong"),
+            ({"mmproj": str(no_gguf)}, "the projector .* does not belong"),
+            ({"draft_model": str(no_gguf)}, "the draft model does not fit"), ({"devices": ("CUDA9",)}, "invalid device: CUDA9"),
+            ({"rpc": "127.0.0.1:9"}, "RPC backend"), ({"slot_save_path": "/no/such/"}, "there is no folder /no/such/"),
+            ({"chat_template": "{% bad"}, "chat template cannot be used"),
+        ]  # fmt: skip
+    for settings, said in wrong:
+        with pytest.raises(ServerError, match=said) as problem:
+            manager.start(ServerSettings(**{"ctx": 512, "warmup": False, **settings}), binary)
+        assert problem.value.hint
 
 
 FLOOD = """#!/bin/sh
