@@ -1,6 +1,6 @@
 """Servers that cannot run here, at their HTTP interface, as their documentation describes it; on 127.0.0.1.
 
-**From documentation**, not recorded: vLLM 0.32, SGLang, Ray Serve LLM, and llama.cpp's router (research: seen).
+**From documentation**, not recorded: vLLM 0.32, SGLang, Ray Serve LLM. llama.cpp's router is as a real one answered.
 """
 
 from __future__ import annotations
@@ -78,14 +78,15 @@ class Router:
     def __init__(self) -> None:
         self.status = {"a": "unloaded", "broken": "unloaded"}
         self.autoloads = 0
+        self.tried = False  # whether the broken one was
 
     def __call__(self, path: str, post: Any) -> Answer:
         parts = urlsplit(path)
         query = {k: v[0] for k, v in parse_qs(parts.query).items()}
         if parts.path in ("/models", "/v1/models"):
-            exits = {"failed": {"exit_code": 1}}
+            exits = {"broken": {"exit_code": 1}} if self.tried else {}
             return 200, {"object": "list", "data": [
-                {"id": m, "owned_by": "llamacpp", "status": {"value": s, **exits.get(s, {})}} for m, s in self.status.items()
+                {"id": m, "owned_by": "llamacpp", "status": {"value": s, **exits.get(m, {})}} for m, s in self.status.items()
             ]}  # fmt: skip
         if parts.path == "/props":
             return 200, {"role": "router", "max_instances": 4, "model_alias": "llama-server", "model_path": "none"}
@@ -96,13 +97,15 @@ class Router:
         if parts.path in ("/models/load", "/models/unload"):
             model = post["model"]
             if model not in self.status:
-                return 404, _error(404, f"model '{model}' not found")
+                return 404, _error(404, "File Not Found")
             if parts.path == "/models/unload":
                 self.status[model] = "unloaded"
             elif self.status[model] == "loaded":
                 return 400, _error(400, "model is already running")
+            elif model == "broken":
+                self.tried = True
             else:
-                self.status[model] = "failed" if model == "broken" else "loaded"
+                self.status[model] = "loaded"
             return 200, {"success": True}
         return 404, _error(404, "File Not Found")
 

@@ -1,6 +1,6 @@
 """What the ``/metrics`` of vLLM, SGLang and llama.cpp's router say, in our figures.
 
-Names are taken from the projects' documentation; no such server was seen here but llama.cpp. A figure that the page
+Names of vLLM and SGLang are taken from their documentation; no such server was seen here. A figure that the page
 does not hold is ``None``: not provided is not 0.
 """
 

@@ -1,7 +1,7 @@
 """Servers that somebody else runs: what one is, what it can do, and what it does not provide.
 
 llama.cpp, its router, vLLM, SGLang, Ray Serve, and anything else that speaks OpenAI's protocol. What the others are
-like is taken from their documentation; only llama.cpp was seen here, and a Ray Serve app (``make test-scale``).
+like is taken from their documentation; llama.cpp, its router and a Ray Serve app (``make test-scale``) were seen.
 """
 
 from __future__ import annotations
@@ -205,7 +205,10 @@ def _models(base: str, api_key: str | None, timeout_s: float) -> probe.Reply:
 
 @dataclass(frozen=True, slots=True)
 class RoutedModel:
-    """A model of llama.cpp's router; ``status``: unloaded loading loaded sleeping downloading failed."""
+    """A model of llama.cpp's router; ``status``: unloaded loading loaded sleeping downloading failed.
+
+    ``exit_code`` is of its last process; one that could not be loaded is ``unloaded`` with a code that is not 0.
+    """
 
     id: str
     status: str
@@ -230,13 +233,15 @@ def routed(handle: ServerHandle) -> tuple[RoutedModel, ...]:
 def load(handle: ServerHandle, model: str, *, timeout_s: float = 120.0, unload: bool = False) -> RoutedModel:
     """Load (or unload) a model of a router and wait for it; raises ServerError when that fails."""
     verb, wanted = ("unload", "unloaded") if unload else ("load", "loaded")
+    if all(one.id != model for one in routed(handle)):
+        raise ServerError(f"the router has no model {escape.plain(model)!r}", hint="%llama status")
     _routed(handle, f"/models/{verb}", {"model": model})
     deadline = time.monotonic() + timeout_s
     while True:
         now = next((one for one in routed(handle) if one.id == model), None)
-        if now is None or now.status == "failed":
+        if now is None or now.status == "failed" or (now.status == "unloaded" and now.exit_code and not unload):
             code = now.exit_code if now else None
-            raise ServerError(f"{model} was not {wanted}: it failed with code {code}", hint="%llama status")
+            raise ServerError(f"{model} was not {wanted}: it ended with code {code}", hint="%llama status")
         if now.status == wanted or (not unload and now.status == "sleeping"):
             return now
         if time.monotonic() > deadline:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import threading
+import time
 
 import otherservers
 import pytest
@@ -13,7 +16,7 @@ from otherservers import serving
 from llamatelemetry_jupyter.environment import process_start
 from llamatelemetry_jupyter.errors import ServerError
 from llamatelemetry_jupyter.sampling.server import ServerProbe
-from llamatelemetry_jupyter.server import attach
+from llamatelemetry_jupyter.server import attach, probe
 from llamatelemetry_jupyter.server.process import ServerManager
 
 
@@ -82,15 +85,65 @@ def test_a_routers_models_are_listed_loaded_and_unloaded_and_never_by_a_look(man
         assert (sample.state, sample.input_tokens_total, sample.output_tokens_total) == ("generating", 34, 50)
         with pytest.raises(ServerError, match="model is already running"):
             attach.load(handle, "a")
-        with pytest.raises(ServerError, match="broken was not loaded: it failed with code 1"):
+        with pytest.raises(ServerError, match="broken was not loaded: it ended with code 1"):
             attach.load(handle, "broken")
-        with pytest.raises(ServerError, match="model 'nope' not found"):
+        with pytest.raises(ServerError, match="the router has no model 'nope'"):
             attach.load(handle, "nope")
         assert attach.load(handle, "a", unload=True).status == "unloaded"
         assert router.autoloads == 0
         probe.close()
     with pytest.raises(ServerError, match="does not answer"):
         attach.routed(handle)
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(not shutil.which("llama-server"), reason="a router needs a real llama-server on PATH")
+def test_a_real_router_answers_as_its_double(manager, model_path, tmp_path):
+    (tmp_path / "a.gguf").symlink_to(model_path)
+    (tmp_path / "broken.gguf").write_text("not a model")
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    command = [
+        "llama-server",
+        "--models-dir",
+        str(tmp_path),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--metrics",
+        "-c",
+        "512",
+    ]
+    router = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while probe_status(port) != 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        handle = manager.attach(f"127.0.0.1:{port}", timeout_s=30)
+        assert handle.backend == "router"
+        assert sorted(m.id for m in attach.routed(handle)) == ["a", "broken"]
+        assert attach.load(handle, "a").status == "loaded"
+        sample = ServerProbe(handle).read()
+        assert (sample.state, sample.slots_busy, sample.output_tokens_total) == ("ready", 0, 0)
+        with pytest.raises(ServerError, match="already running"):
+            attach.load(handle, "a")
+        with pytest.raises(ServerError, match="broken was not loaded: it ended with code 1"):
+            attach.load(handle, "broken")
+        assert attach.load(handle, "a", unload=True).status == "unloaded"
+        assert ServerProbe(handle).read().output_tokens_total is None
+        assert [m.status for m in attach.routed(handle)] == ["unloaded", "unloaded"]  # a look loads nothing
+    finally:
+        router.terminate()
+        router.wait(20)
+
+
+def probe_status(port):
+    try:
+        return probe.ask(f"http://127.0.0.1:{port}", "/health").status
+    except OSError:
+        return None
 
 
 @pytest.mark.engine
