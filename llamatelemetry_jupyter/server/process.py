@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,8 +27,9 @@ from ..errors import CommandError, ServerError
 from ..fetch import Progress
 from ..models import catalogue, gguf
 from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
-from . import attach, failures, launch, log, probe
+from . import attach, failures, launch, log
 from .child import Child
+from .running import Running
 from .runtime import find_runtime
 from .settings import ServerSettings
 from .state import State, remove_stale_files
@@ -37,26 +38,6 @@ _POLL_S = 0.01
 _WATCH_S = 0.5
 #: How long a request in flight may hold up a stop.
 STOP_S = 2.0
-
-
-@dataclass(eq=False)
-class _Running:
-    """One server from start (or attach: then there is no ``child``) to end."""
-
-    child: Child | None
-    key: str | None
-    parser: log.Parser
-    model: ModelRef | None = None
-    settings: ServerSettings | None = None
-    runtime: Runtime | None = None
-    tail: log.Tail | None = None
-    kept: bool = False
-    handle: ServerHandle | None = None
-    failure: failures.Failure | None = None
-    wanted_to_end: bool = False
-    closed: bool = False
-    watcher: threading.Thread | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class ServerManager:
@@ -73,7 +54,7 @@ class ServerManager:
             )
         self.name = name
         self._on_event = on_event
-        self._now: _Running | None = None
+        self._now: Running | None = None
         self._asked: tuple[ServerSettings, Runtime, bool] | None = None
         self._crash: failures.Failure | None = None
         self._lock = threading.RLock()
@@ -230,7 +211,7 @@ class ServerManager:
             self._free()
             handle = attach.detect(url, api_key, self.name, timeout_s)
             self.stop()
-            self._now = running = _Running(None, api_key, log.Parser(self.name), handle.model)
+            self._now = running = Running(None, api_key, log.Parser(self.name), self._pass_on, handle.model)
             self._settle(running, handle)
             self._tell("attached", url=handle.url, backend=handle.backend)
             return handle
@@ -255,8 +236,8 @@ class ServerManager:
                 raise ServerError(f"another notebook has just taken {known.url} over", hint="%llama start") from error
             path = Path(known.log_path or "")
             tail = log.Tail(path, from_end=True) if path.is_file() else None
-            running = _Running(
-                Child(known.pid, known.pid_start), known.api_key, log.Parser(self.name), known.model,
+            running = Running(
+                Child(known.pid, known.pid_start), known.api_key, log.Parser(self.name), self._pass_on, known.model,
                 state.settings, state.runtime, tail, kept=True,
             )  # fmt: skip
             running.parser.loading = False
@@ -280,7 +261,7 @@ class ServerManager:
         if running is not None and running.child is not None:
             raise ServerError(f"server {self.name!r} is running", hint="%llama attach … --name other")
 
-    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> _Running:
+    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> Running:
         self._crash = None
         self._now = None
         key = secrets.token_urlsafe(32)
@@ -293,15 +274,15 @@ class ServerManager:
             rendered = settings
         process = launch.spawn(runtime, rendered, key, path, keep=keep)
         child = Child(process.pid, environment.process_start(process.pid), process)
-        running = _Running(
-            child, key, log.Parser(self.name), model, settings, runtime, log.Tail(path), kept=keep
+        running = Running(
+            child, key, log.Parser(self.name), self._pass_on, model, settings, runtime, log.Tail(path), kept=keep
         )  # fmt: skip
         self._now = running
         _end_at_exit(self)
         self._tell("spawned", pid=process.pid, engine=runtime.version, model=model.id)
         return running
 
-    def _wait_until_ready(self, running: _Running, say: Progress, timeout_s: float) -> ServerHandle:
+    def _wait_until_ready(self, running: Running, say: Progress, timeout_s: float) -> ServerHandle:
         child, model, tail = running.child, running.model, running.tail
         assert child is not None
         assert model is not None
@@ -310,7 +291,7 @@ class ServerManager:
         stage, fraction = "starting the engine", 0.0
         while True:
             ended = child.ended()  # asked first: what it wrote until then is read
-            self._read_log(running)
+            running.read_log()
             if ended:
                 self._close(running)
                 if running.failure is None:
@@ -325,8 +306,8 @@ class ServerManager:
                     reached += 0.4 * launch.weights_mapped(child.pid, model.file_bytes)
                 fraction = max(fraction, reached)
             say(stage, fraction)
-            for url in self._addresses(running):
-                if (handle := self._identify(running, url)) is not None:
+            for url in running.addresses():
+                if (handle := running.identify(self.name, url)) is not None:
                     say("ready", 1.0)
                     return handle
             if time.monotonic() > deadline:
@@ -336,68 +317,7 @@ class ServerManager:
                 )
             time.sleep(_POLL_S)
 
-    def _addresses(self, running: _Running) -> list[str]:
-        """Where the engine listens: by its own sockets; where the system doesn't tell, by what its log says."""
-        assert running.child is not None
-        assert running.settings is not None
-        found = probe.ports(running.child.pid)
-        if found is None:
-            return list(running.parser.urls)
-        host = running.settings.host
-        return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in found]
-
-    def _identify(self, running: _Running, url: str) -> ServerHandle | None:
-        """The handle, once what answers at ``url`` proved to be our engine and ready."""
-        child, settings, runtime, tail = running.child, running.settings, running.runtime, running.tail
-        assert child is not None
-        assert settings is not None
-        assert runtime is not None
-        try:
-            if probe.get(url, "/health")[0] != 200:
-                return None
-            status, props = probe.get(url, "/props", running.key)
-            _, slots = probe.get(url, "/slots", running.key)
-        except OSError:
-            return None
-        alias = props.get("model_alias") if isinstance(props, dict) else None
-        if status != 200 or not isinstance(props, dict) or alias != settings.alias:
-            raise ServerError(f"another server answers at {url} (HTTP {status}, model {alias!r})", hint="%llama start")
-        count, first = props.get("total_slots"), slots[0] if isinstance(slots, list) and slots else None
-        context = first.get("n_ctx") if isinstance(first, dict) else None
-        # The engine's log is written by a thread of its own, which may be a moment behind.
-        for _ in range(20):
-            self._read_log(running)
-            if running.parser.buffers:
-                break
-            time.sleep(_POLL_S)
-        running.parser.loading = False
-        warning = failures.cpu_fallback(
-            settings.gpu_layers, running.parser.buffers, running.parser.lines, running.parser.fit
-        )
-        if warning is not None:
-            self._pass_on(running.parser.warn(warning.cause, warning.remedy))
-        more = frozenset(
-            name for name, there in (("embeddings", settings.embeddings), ("rerank", settings.reranking)) if there
-        )
-        return ServerHandle(
-            name=self.name,
-            url=url,
-            api_key=running.key,
-            backend="llama.cpp",
-            owned=True,
-            pid=child.pid,
-            pid_start=child.start,
-            model=running.model,
-            slots=count if isinstance(count, int) else None,
-            ctx_per_slot=context if isinstance(context, int) else None,
-            capabilities=probe.capabilities(props) | more | ({"kv_unified"} if settings.kv_unified else frozenset()),
-            buffers=running.parser.buffers,
-            settings_hash=settings.hash(),
-            log_path=str(tail.path) if tail is not None else None,
-            engine=runtime.version,
-        )
-
-    def _settle(self, running: _Running, handle: ServerHandle) -> None:
+    def _settle(self, running: Running, handle: ServerHandle) -> None:
         """The server is known: write its state file, and watch it."""
         path = self._path("server.json")
         try:
@@ -407,19 +327,24 @@ class ServerManager:
         running.handle = handle
         if running.child is not None:
             running.watcher = threading.Thread(
-                target=_watch, args=(weakref.ref(self), running), name="llamatelemetry-server", daemon=True
+                target=self._watch, args=(running,), name="llamatelemetry-server", daemon=True
             )
             running.watcher.start()
 
-    def _read_log(self, running: _Running) -> None:
-        with running.lock:
-            if running.tail is None:
+    def _watch(self, running: Running) -> None:
+        """Follow the log while the engine lives; its end is noticed at once (pidfd) or within half a second."""
+        assert running.child is not None
+        while not running.closed:
+            ended = running.child.wait(_WATCH_S)
+            if running.closed:
                 return
-            for line in running.tail.read():
-                for event in running.parser.feed(line):
-                    self._pass_on(event)
+            if ended:
+                self._close(running)
+                return
+            with contextlib.suppress(FileNotFoundError):
+                running.read_log()
 
-    def _alive(self) -> _Running | None:
+    def _alive(self) -> Running | None:
         running = self._now
         if running is None or running.closed or os.getpid() != self._pid:
             return None
@@ -428,20 +353,20 @@ class ServerManager:
             return None
         return running
 
-    def _end(self, running: _Running, grace_s: float) -> None:
+    def _end(self, running: Running, grace_s: float) -> None:
         running.wanted_to_end = True
         if running.child is not None:
             running.child.end(grace_s)
         self._close(running)
         self._join(running)
 
-    def _join(self, running: _Running) -> None:
+    def _join(self, running: Running) -> None:
         if running.watcher is not None and running.watcher is not threading.current_thread():
             running.watcher.join(5.0)
         if running.child is not None:
             running.child.close()
 
-    def _close(self, running: _Running) -> None:
+    def _close(self, running: Running) -> None:
         """The server has ended or was let go: say so once, and take its state file away."""
         with running.lock:
             if running.closed:
@@ -449,7 +374,7 @@ class ServerManager:
             running.closed = True
             self._path("server.json").unlink(missing_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                self._read_log(running)
+                running.read_log()
             code = running.child.returncode if running.child is not None else None
             if running.wanted_to_end:
                 self._tell("stopped", returncode=code)
@@ -466,23 +391,6 @@ class ServerManager:
     def _pass_on(self, event: ServerEvent) -> None:
         if self._on_event is not None:
             self._on_event(event)
-
-
-def _watch(manager: weakref.ref[ServerManager], running: _Running) -> None:
-    """Follow the log while the engine lives; its end is noticed at once (pidfd) or within half a second."""
-    child = running.child
-    assert child is not None
-    while not running.closed:
-        ended = child.wait(_WATCH_S)
-        ours = manager()
-        if ours is None or running.closed:
-            return
-        if ended:
-            ours._close(running)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            ours._read_log(running)
-        del ours
 
 
 def _end_at_exit(manager: ServerManager) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict, fields
 
 import pytest
-import xllamacpp
 
 from llamatelemetry_jupyter.errors import CommandError, EngineError
 from llamatelemetry_jupyter.models.gguf import GGUFHeader
-from llamatelemetry_jupyter.server import embedded
 from llamatelemetry_jupyter.server.options import options
 from llamatelemetry_jupyter.server.settings import ServerSettings
 from llamatelemetry_jupyter.values import ModelRef
@@ -40,6 +40,27 @@ def test_the_wheel_gets_the_same_by_attribute():
     assert (params["n_ctx"], params["n_parallel"], params["cache_ram_mib"], params["port"]) == (2048, 2, 1024, 0)
     assert (params["cpuparams.n_threads"], params["cache_type_k"], params["warmup"]) == (3, "GGML_TYPE_Q8_0", False)
     assert (params["endpoint_metrics"], params["endpoint_slots"], params["offline"]) == (True, True, True)
+
+
+# In a process of its own: an engine's abort must not end the tests, and no kernel of ours loads the wheel.
+TAKES = """
+import json, sys, xllamacpp
+from llamatelemetry_jupyter.server.embedded import build
+for params in json.load(sys.stdin):
+    build(xllamacpp, params, "")
+"""
+
+
+def test_the_wheel_has_every_attribute_and_takes_the_values():
+    described = options(ServerSettings)
+    every = [
+        ServerSettings(**{name: value}, **NEEDS.get(name, {})).to_params()
+        for name, value in OTHER.items()
+        if described[name].attributes
+    ]
+    assert len(every) > 40
+    done = subprocess.run([sys.executable, "-c", TAKES], input=json.dumps(every), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_equal_settings_have_equal_hashes():
@@ -116,7 +137,6 @@ def test_every_setting_reaches_both_engines(name):
     if described.attributes:
         new = changed.to_params()
         assert any(new.get(a) != base.to_params().get(a) for a in described.attributes)
-        embedded.build(xllamacpp, new, "")  # the wheel has such an attribute and takes the value
     else:
         with pytest.raises(EngineError, match="xllamacpp has no --"):
             changed.to_params()
