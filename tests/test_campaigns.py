@@ -334,7 +334,7 @@ def test_a_full_disk_for_the_log_stalls_nothing(
     what = "the log cannot grow beyond a random size: the engine starts, answers and stops all the same"
     with counted("log_disk_full", what, tried, fault_report) as count:
         for _ in range(tried):
-            limit = chance.randrange(8_000, 15_000)
+            limit = chance.randrange(10_000, 16_000)  # above the state file, below the log
             done = subprocess.run(
                 [sys.executable, "-c", _FULL, str(model_path), str(limit)], capture_output=True, text=True, timeout=120
             )
