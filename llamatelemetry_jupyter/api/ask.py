@@ -1,4 +1,6 @@
-"""Every request that a client can make, once: its parameters, what is sent, and the result that is made of the answer.
+"""Every request with a whole answer, once: its parameters, what is sent, and the result that is made of the answer.
+
+Those with a streamed answer are in :mod:`.generate`.
 
 :class:`.client.LlamaCppClient` and :class:`.async_client.AsyncLlamaCppClient` have each of these functions as a method
 of the same name and parameters. The addresses are those of llama.cpp's server (b11549); others have some of them.
@@ -16,8 +18,9 @@ from uuid import uuid4
 from ..errors import CommandError
 from ..values import JSON
 from . import parts
+from .generate import Message, conversation_name, plain_messages
 from .metrics import Metrics
-from .request import Generation, Request
+from .request import Request
 from .results import (
     Embeddings,
     LoraAdapter,
@@ -31,147 +34,18 @@ from .results import (
     StreamState,
 )
 
-Message = Mapping[str, JSON]
-
-#: The answer's limit when none is given; llama.cpp's own default is to go on until the context is full.
-DEFAULT_MAX_TOKENS = 512
-# Other servers' and formats' names for the limit: one of them beside ours could lift it.
-_LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
-_NAME = re.compile(r"[\x21-\x7e]{1,200}")
-
-# --------------------------------------------------------------------------------------------------------- generation
-
-
-def chat(
-    messages: Sequence[Message],
-    *,
-    model: str | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    parse_json: bool = False,
-    keep_events: bool | None = None,
-    conversation: JSON = None,
-    **options: JSON,
-) -> Generation:
-    """The answer to ``messages`` (``{"role", "content"}``); ``options`` are the server's own.
-
-    ``temperature``, ``top_p``, ``seed``, ``stop``, ``response_format``, ``grammar``, ``tools``, ``logprobs`` and every
-    other field of llama.cpp's chat request pass as they are; ``None`` leaves the server's default. ``parse_json`` fills
-    ``Answer.parsed``, ``keep_events`` fills ``Answer.tokens`` (left out: when ``logprobs`` are asked for).
-    ``conversation`` names the answer so that it goes on when the connection ends: see ``resume`` and ``forget``.
-    Content with pictures or sound: :mod:`llamatelemetry_jupyter.api.parts`.
-    """
-    body = _body({"messages": _plain(messages)}, options)
-    body["max_tokens"] = _positive(max_tokens)
-    body["stream_options"] = {"include_usage": True}
-    keep = bool(options.get("logprobs")) if keep_events is None else keep_events
-    named = None if conversation is None else _conversation(conversation)
-    return Generation("chat", "/v1/chat/completions", body, model, max_tokens, parse_json, keep, named)
-
-
-def complete(
-    prompt: str | Sequence[int],
-    *,
-    model: str | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    parse_json: bool = False,
-    keep_events: bool | None = None,
-    openai: bool = False,
-    **options: JSON,
-) -> Generation:
-    """The continuation of raw text or token ids, without a chat template; events carry token ids.
-
-    ``openai`` asks at ``/v1/completions``, which other servers have, too; ``n_probs`` (with ``openai``: ``logprobs``)
-    asks for probabilities. Otherwise as for ``chat``.
-    """
-    if not isinstance(prompt, str) and not all(isinstance(one, int) for one in prompt):
-        raise CommandError("a prompt is one text or a list of token ids", hint="one request per prompt")
-    given: JSON = prompt if isinstance(prompt, str) else list(prompt)
-    body = _body({"prompt": given}, options)
-    keep = bool(options.get("n_probs") or options.get("logprobs")) if keep_events is None else keep_events
-    if openai:
-        body["max_tokens"] = _positive(max_tokens)
-        body["stream_options"] = {"include_usage": True}
-        return Generation("text_completion", "/v1/completions", body, model, max_tokens, parse_json, keep)
-    body["n_predict"] = _positive(max_tokens)
-    body.setdefault("return_tokens", True)
-    return Generation("text_completion", "/completion", body, model, max_tokens, parse_json, keep)
-
-
-def infill(
-    prefix: str,
-    suffix: str,
-    *,
-    prompt: str = "",
-    extra: Sequence[Mapping[str, JSON]] = (),
-    model: str | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    keep_events: bool = False,
-    **options: JSON,
-) -> Generation:
-    """What belongs between ``prefix`` and ``suffix``, from a code model that was trained to fill in.
-
-    ``prompt`` is the beginning of what is filled in; ``extra`` are other files: ``{"filename", "text"}``.
-    """
-    content: dict[str, JSON] = {"input_prefix": prefix, "input_suffix": suffix, "prompt": prompt}
-    content["input_extra"] = [dict(one) for one in extra]
-    body = _body(content, options)
-    body["n_predict"] = _positive(max_tokens)
-    return Generation("text_completion", "/infill", body, model, max_tokens, keep_events=keep_events)
-
-
-def respond(
-    input: str | Sequence[Message],  # noqa: A002 (OpenAI's word)
-    *,
-    model: str | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    parse_json: bool = False,
-    keep_events: bool = False,
-    **options: JSON,
-) -> Generation:
-    """The answer in OpenAI's Responses format: ``input`` is text or items, ``instructions`` the system prompt.
-
-    The format does not tell the token limit from an end of the model's own: an answer of ``max_tokens`` is ``length``.
-    """
-    body = _body({"input": input if isinstance(input, str) else _plain(input)}, options)
-    body["max_output_tokens"] = _positive(max_tokens)
-    return Generation("chat", "/v1/responses", body, model, max_tokens, parse_json, keep_events)
-
-
-def message(
-    messages: Sequence[Message],
-    *,
-    model: str | None = None,
-    max_tokens: int = DEFAULT_MAX_TOKENS,
-    parse_json: bool = False,
-    keep_events: bool = False,
-    **options: JSON,
-) -> Generation:
-    """The answer in Anthropic's Messages format; ``system`` is the system prompt, ``stop_sequences`` end it."""
-    body = _body({"messages": _plain(messages)}, options)
-    body["max_tokens"] = _positive(max_tokens)
-    return Generation("chat", "/v1/messages", body, model, max_tokens, parse_json, keep_events)
-
-
-def resume(conversation: str, *, offset: int = 0, keep_events: bool = False) -> Generation:
-    """The answer of a ``conversation``, from its beginning (or from a byte ``offset``) and on until its end.
-
-    The server keeps up to 4 MiB of it, for 5 minutes after its end. Nobody is told of this request a second time: it
-    generates nothing.
-    """
-    query = urlencode({"conv_id": _conversation(conversation), "from": offset})
-    return Generation(None, f"/v1/stream?{query}", keep_events=keep_events, method="GET")
 
 
 def conversations(names: Sequence[str]) -> Request[tuple[StreamState, ...]]:
     """How far the answers of conversations are; unknown ones are left out."""
-    body: dict[str, JSON] = {"conversation_ids": [_conversation(name) for name in names]}
+    body: dict[str, JSON] = {"conversation_ids": [conversation_name(name) for name in names]}
     return Request("POST", "/v1/streams/lookup", _each(StreamState.of), body)
 
 
 def forget(conversation: str) -> Request[None]:
     """End and delete the answer of a conversation."""
-    return Request("DELETE", f"/v1/stream?{urlencode({'conv_id': _conversation(conversation)})}", _nothing)
+    return Request("DELETE", f"/v1/stream?{urlencode({'conv_id': conversation_name(conversation)})}", _nothing)
 
 
 def end_reasoning(response_id: str) -> Request[bool]:
@@ -285,25 +159,25 @@ def detokenize(tokens: Sequence[int]) -> Request[str]:
 
 def apply_template(messages: Sequence[Message], **options: JSON) -> Request[str]:
     """The prompt that the model's chat template makes of ``messages``."""
-    body: dict[str, JSON] = {**options, "messages": _plain(messages)}
+    body: dict[str, JSON] = {**options, "messages": plain_messages(messages)}
     return Request("POST", "/apply-template", lambda data: str(data["prompt"]), body, routed=True)
 
 
 def count_tokens(messages: Sequence[Message], **options: JSON) -> Request[int]:
     """How many input tokens ``messages`` will cost, chat template included."""
-    body: dict[str, JSON] = {**options, "messages": _plain(messages)}
+    body: dict[str, JSON] = {**options, "messages": plain_messages(messages)}
     return Request("POST", "/v1/chat/completions/input_tokens", _input_tokens, body, routed=True)
 
 
 def count_response_tokens(input: str | Sequence[Message], **options: JSON) -> Request[int]:  # noqa: A002
     """How many input tokens ``respond`` will cost."""
-    body: dict[str, JSON] = {**options, "input": input if isinstance(input, str) else _plain(input)}
+    body: dict[str, JSON] = {**options, "input": input if isinstance(input, str) else plain_messages(input)}
     return Request("POST", "/v1/responses/input_tokens", _input_tokens, body, routed=True)
 
 
 def count_message_tokens(messages: Sequence[Message], **options: JSON) -> Request[int]:
     """How many input tokens ``message`` will cost."""
-    body: dict[str, JSON] = {**options, "messages": _plain(messages)}
+    body: dict[str, JSON] = {**options, "messages": plain_messages(messages)}
     return Request("POST", "/v1/messages/count_tokens", _input_tokens, body, routed=True)
 
 
@@ -422,37 +296,6 @@ def request(method: str, path: str, body: Mapping[str, JSON] | None = None) -> R
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _body(content: Mapping[str, JSON], options: Mapping[str, JSON]) -> dict[str, JSON]:
-    if options.get("n", 1) not in (1, None):
-        raise CommandError("a stream holds one answer", hint="one request per answer")
-    for name in _LIMITS:
-        if name in options:
-            raise CommandError(f"the limit of an answer is max_tokens, not {name}", hint="max_tokens=512")
-    body: dict[str, JSON] = {"cache_prompt": True, "return_progress": True}
-    body.update({name: value for name, value in options.items() if value is not None})
-    body.update(content)
-    body["stream"] = True
-    return body
-
-
-def _plain(messages: Sequence[Message]) -> list[JSON]:
-    if isinstance(messages, str | Mapping):
-        raise CommandError("messages are a list", hint='[{"role": "user", "content": "Hello"}]')
-    return [dict(message) if isinstance(message, Mapping) else cast("JSON", message) for message in messages]
-
-
-def _positive(max_tokens: int) -> int:
-    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1:
-        raise CommandError(f"max_tokens must be at least 1, not {max_tokens}", hint="--max-tokens 512")
-    return max_tokens
-
-
-def _conversation(name: JSON) -> str:
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise CommandError(f"a conversation's name is 1 to 200 visible ASCII characters, not {name!r}", hint='"cell-7"')
-    return name
 
 
 def _slot_action(slot: int, action: str, filename: str | None) -> Request[SlotFile]:

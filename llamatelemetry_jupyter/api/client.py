@@ -14,11 +14,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from ..errors import LoadingError
 from ..values import Answer, CallObserver, ServerHandle
-from . import ask, failures
+from . import ask, failures, generate
 from .address import Endpoint, pauses
-from .ask import DEFAULT_MAX_TOKENS, Message
 from .bind import method
 from .exchange import Exchange, watched
+from .generate import DEFAULT_MAX_TOKENS, Message
 from .request import Generation, Request
 from .results import ModelEvent
 from .sse import EventParser, EventSizeError
@@ -113,17 +113,17 @@ class LlamaCppClient:
         """The server's base URL."""
         return self._endpoint.url
 
-    chat = _answer(ask.chat)
-    chat_stream = _stream(ask.chat)
-    complete = _answer(ask.complete)
-    complete_stream = _stream(ask.complete)
-    infill = _answer(ask.infill)
-    infill_stream = _stream(ask.infill)
-    respond = _answer(ask.respond)
-    respond_stream = _stream(ask.respond)
-    message = _answer(ask.message)
-    message_stream = _stream(ask.message)
-    resume = _stream(ask.resume)
+    chat = _answer(generate.chat)
+    chat_stream = _stream(generate.chat)
+    complete = _answer(generate.complete)
+    complete_stream = _stream(generate.complete)
+    infill = _answer(generate.infill)
+    infill_stream = _stream(generate.infill)
+    respond = _answer(generate.respond)
+    respond_stream = _stream(generate.respond)
+    message = _answer(generate.message)
+    message_stream = _stream(generate.message)
+    resume = _stream(generate.resume)
     conversations = _whole(ask.conversations)
     forget = _whole(ask.forget)
     end_reasoning = _whole(ask.end_reasoning)

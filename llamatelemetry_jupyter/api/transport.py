@@ -87,6 +87,7 @@ class Wire:
         assert self._response is not None
         if self._response.length:
             raise http.client.IncompleteRead(b"", self._response.length)
+        self._response.close()  # read1() leaves an answer with a length open
         return b"".join(parts)
 
     def readable(self) -> bytes:
@@ -186,6 +187,9 @@ class Pool:
             idle, self._idle = self._idle, []
         for connection, _, _ in idle:
             connection.close()
+
+    def __del__(self) -> None:
+        self.close()
 
     def _wire(self, timeout_s: float) -> Wire:
         while True:
