@@ -89,23 +89,23 @@ class AsyncTokenStream:
             await self._events.aclose()
 
     async def _received(self, exchange: Exchange) -> AsyncGenerator[TokenEvent, None]:
-        reception = exchange.reception
+        reader = exchange.reader
         broken: BaseException | None = None
         try:
             if exchange.outcome is None:
                 response = await self._opened(exchange)
                 try:
                     async for data in response.aiter_raw():
-                        for event in exchange.feed(data):
+                        events = reader.feed(data)
+                        for event in events:
                             yield event
-                        if exchange.failure is not None:
-                            raise exchange.failure
-                        if reception.done:
+                        if not events:
+                            exchange.waited()
+                        if reader.over:
                             break
                 except connection_errors() as exc:
                     broken = exc
-                if not reception.done:
-                    exchange.ended(TimeoutError() if _timed_out(broken) else broken)
+                exchange.ended(TimeoutError() if _timed_out(broken) else broken)
             exchange.settle()
         except LlamaError as exc:
             if exchange.outcome is not None:  # cancelled meanwhile: the broken connection is our own doing

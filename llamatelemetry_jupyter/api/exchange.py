@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Exchange:
-    """A streamed request under way: whoever reads the network :meth:`feed` s it; any thread may read :attr:`answer`.
+    """A streamed request under way: a transport feeds its :attr:`reader`, any thread may take :attr:`answer`.
 
     ``hang_up`` (any thread) and ``close`` (the reader, or the last reference; true: the connection is good for another
     request) are set by the transport.
@@ -54,11 +54,11 @@ class Exchange:
         self.model = request.model or model
         self.reception = Reception(request.max_tokens)
         self.error: str | None = None
-        self._reader = Reader(self.reception, keep=request.keep_events)
+        self.reader = Reader(self.reception, keep=request.keep_events)
         self._timeout_s = timeout_s
         self._lock = threading.RLock()
         self._call: Call | None = None
-        self._moved, self._blocks = time.monotonic(), 0
+        self._moved, self._progress = time.monotonic(), (0, 0)
         self.sent_ns = clock.now_ns()
         body = request.named(model)
         self.payload = None if request.method == "GET" else encode(body)
@@ -91,26 +91,19 @@ class Exchange:
             return failures.refused(status, body, wanted_tokens=self.request.max_tokens)
         return failures.malformed(f"the server sent {failures.quoted(content_type)}, not a stream", body)
 
-    def feed(self, data: bytes) -> list[TokenEvent]:
-        """The events that ``data`` completes; raises ``TimeoutError`` when nothing was completed for too long."""
-        reader = self._reader
-        events = reader.feed(data)
-        if not events:
-            now, blocks = time.monotonic(), reader.parser.blocks
-            if blocks != self._blocks:
-                self._moved, self._blocks = now, blocks
-            elif now - self._moved > self._timeout_s:
-                raise TimeoutError
-        return events
-
-    @property
-    def failure(self) -> LlamaError | None:
-        """What the stream said or did that ends it in error."""
-        return self._reader.failure
+    def waited(self) -> None:
+        """Bytes came that completed no event: raises ``TimeoutError`` when nothing was completed for too long."""
+        now, progress = time.monotonic(), self.reader.progress
+        if progress != self._progress:
+            self._moved, self._progress = now, progress
+        elif now - self._moved > self._timeout_s:
+            raise TimeoutError
 
     def ended(self, exc: BaseException | None = None) -> None:
-        """The connection ended; raises :class:`ServerError` when the answer had not."""
-        if self.reception.finish_reason is None:
+        """The stream ended; raises what it says that went wrong, or :class:`ServerError` when the answer had no end."""
+        if self.reader.failure is not None:
+            raise self.reader.failure
+        if not self.reception.done and self.reception.finish_reason is None:
             raise failures.broken(self.endpoint.url, exc, len(self.reception.times)) from exc
 
     def lost(self, error: LlamaError) -> TokenEvent | None:
@@ -198,7 +191,7 @@ class Exchange:
             span_id=self._call.span_id if self._call is not None else None,
             parsed=parsed,
             tool_calls=self.reception.tool_calls(),
-            tokens=tuple(self._reader.events),
+            tokens=tuple(self.reader.events),
             error=error,
         )
 

@@ -54,7 +54,8 @@ _loads = _decoder()
 class Reader:
     """Fills ``reception`` from bytes in any pieces; ``keep`` keeps the events in :attr:`events`.
 
-    :attr:`failure` is what the stream said or did that ends it in error; the events before it are still returned.
+    :attr:`over` tells that nothing more is to come, :attr:`failure` what the stream said or did that ended it in error;
+    the events before it are still returned.
     """
 
     def __init__(self, reception: Reception, *, keep: bool = False) -> None:
@@ -62,36 +63,39 @@ class Reader:
         self.parser = EventParser()
         self.events: list[TokenEvent] = []
         self.failure: LlamaError | None = None
+        self.over = False
         self._keep = keep
         self._texts, self._times = reception.texts, reception.times
-        # What stands before and after the text: in a whole read, and in an event's payload.
-        self._read: tuple[bytes, bytes] | None = None
-        self._event: tuple[bytes, bytes] | None = None
+        # What stands before and after the text, quotes included: in a whole read, and in an event's payload.
+        self._read = (b"", b"")
+        self._event = (b"", b"")
         self._learnt_at = -1
         self._trials = 0
 
     def feed(self, data: bytes) -> list[TokenEvent]:
         """The events that ``data`` completes, all with the time of this call."""
-        around = self._read
-        if around is not None and data.startswith(around[0]) and data.endswith(around[1]) and not self.parser.held:
-            with_text = data[len(around[0]) : -len(around[1])]
+        before, after = self._read
+        if before and data.startswith(before) and data.endswith(after) and not self.parser.held:
             try:
-                text = _string(with_text)
+                text = data[len(before) : -len(after)].decode()
+                if not text.isprintable() or "\\" in text or '"' in text:
+                    text = _string(text)
             except ValueError:  # the long way says what it is
-                text = None
+                return self._feed(data)
             if text:
-                self.parser.blocks += 1
-                return [self._text(clock.now_ns(), text)]
+                now, times = clock.now_ns(), self._times
+                event = _new(TokenEvent, (now, "text", text, len(times), None, None, None, None, ()))
+                self._texts.append(text)
+                times.append(now)
+                if self._keep:
+                    self.events.append(event)
+                return [event]
         return self._feed(data)
 
-    def _text(self, now: int, text: str) -> TokenEvent:
-        times = self._times
-        event = _new(TokenEvent, (now, "text", text, len(times), None, None, None, None, ()))
-        self._texts.append(text)
-        times.append(now)
-        if self._keep:
-            self.events.append(event)
-        return event
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What grows with everything that was completed, comments included."""
+        return self.parser.blocks, len(self._times)
 
     def _feed(self, data: bytes) -> list[TokenEvent]:
         now, whole, events = clock.now_ns(), not self.parser.held, list[TokenEvent]()
@@ -106,26 +110,27 @@ class Reader:
             self.failure = failures.malformed("the server sends no end of event", data)
         except LlamaError as exc:
             self.failure = exc
+        self.over = self.reception.done or self.failure is not None
         return events
 
     def _payload(self, payload: bytes, alone: bytes, now: int, events: list[TokenEvent]) -> None:
         if payload == b"[DONE]":
             self.reception.done = True
             return
-        around = self._event
-        if around is not None and payload.startswith(around[0]) and payload.endswith(around[1]):
+        before, after = self._event
+        if before and payload.startswith(before) and payload.endswith(after):
             with contextlib.suppress(ValueError):
-                if text := _string(payload[len(around[0]) : -len(around[1])]):
-                    events.append(self._text(now, text))
+                if text := _string(payload[len(before) : -len(after)].decode()):
+                    events.append(self._said(now, text))
                     return
         try:
             chunk = _loads(payload)
         except (ValueError, RecursionError) as exc:
             raise failures.malformed("the stream holds something that is not JSON", payload) from exc
-        text = plain_text(chunk)
-        if text and self.reception.response_id is not None:
-            self._learn(payload, text, alone)
-            events.append(self._text(now, text))
+        plain = plain_text(chunk)
+        if plain and self.reception.response_id is not None:
+            self._learn(payload, plain, alone)
+            events.append(self._said(now, plain))
             return
         try:
             for event in decoded(chunk, self.reception, now):
@@ -134,6 +139,12 @@ class Reader:
                 events.append(event)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError) as exc:
             raise failures.malformed("the stream holds an event of unknown form", payload) from exc
+
+    def _said(self, now: int, text: str) -> TokenEvent:
+        event = self.reception.token(now, "text", text)
+        if self._keep:
+            self.events.append(event)
+        return event
 
     def _learn(self, payload: bytes, text: str, alone: bytes) -> None:
         """Keep the bytes around ``text``, when a marker in its place is what is then read."""
@@ -145,16 +156,17 @@ class Reader:
         start = fields[-1].end()
         rest = payload[start:].decode()
         value, end = _string_at_start(rest)
-        before, after = payload[:start], rest[end:].encode()
-        if value != text or plain_text(_loads(before + b'"\\u0001"' + after)) != _MARKER:
+        before, after = payload[: start + 1], rest[end - 1 :].encode()
+        if value != text or plain_text(_loads(before + b"\\u0001" + after)) != _MARKER:
             return
         self._event = (before, after)
         lead, _, trail = alone.rpartition(payload)
-        self._read = (lead + before, after + trail) if trail in (b"\n\n", b"\r\n\r\n") else None
+        self._read = (lead + before, after + trail) if trail in (b"\n\n", b"\r\n\r\n") else (b"", b"")
 
 
-def _string(data: bytes) -> str | None:
-    """The JSON string that ``data`` is and nothing else; raises ``ValueError`` or gives ``None`` for the rest."""
-    whole = data.decode()
-    value, end = _string_at_start(whole)
-    return value if end == len(whole) and type(value) is str else None
+def _string(quoted: str) -> str:
+    """The text that ``quoted`` is in JSON, without its quotes; raises ``ValueError`` when it is not one string."""
+    value, end = _string_at_start(f'"{quoted}"')
+    if end != len(quoted) + 2:
+        raise ValueError("more than a string")
+    return cast("str", value)

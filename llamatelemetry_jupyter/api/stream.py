@@ -117,22 +117,21 @@ def _events(
     exchange: Exchange, pool: Pool, wire: Wire, timeout_s: float, loading_wait_s: float
 ) -> Generator[TokenEvent, None, None]:
     broken: BaseException | None = None
-    reception = exchange.reception
+    reader = exchange.reader
     try:
         if exchange.outcome is None:
             wire = _opened(exchange, pool, wire, timeout_s, loading_wait_s)
-            read, feed = wire.read, exchange.feed
+            read, feed = wire.read, reader.feed
             try:
-                while data := read(_READ_BYTES):
-                    yield from feed(data)
-                    if exchange.failure is not None:
-                        raise exchange.failure
-                    if reception.done:
-                        break
+                while not reader.over and (data := read(_READ_BYTES)):
+                    events = feed(data)
+                    if events:
+                        yield from events
+                    else:
+                        exchange.waited()
             except failures.CONNECTION_ERRORS as exc:
                 broken = exc
-            if not reception.done:
-                exchange.ended(broken)
+            exchange.ended(broken)
         exchange.settle()
     except LlamaError as exc:
         if exchange.outcome is not None:  # cancelled meanwhile: the broken connection is our own doing
