@@ -85,7 +85,7 @@ def run(rounds: int = _ROUNDS) -> list[dict[str, object]]:
             "goal": f"≤ {_LATE_US:.0f} us after the floor (now {extra:+.1f})",
             "holds": extra <= _LATE_US,
             "method": f"{_PACED:,} tokens, one every ms, each with its time of sending; {rounds} interleaved rounds, medians of medians; "
-            + f"p99 of all tokens: {', '.join(f'{name} {value:.0f}' for name, value in p99.items())}",
+            f"p99 of all tokens: {', '.join(f'{name} {value:.0f}' for name, value in p99.items())}",
         }
     )
     return rows
