@@ -69,7 +69,9 @@ def embed(
 ) -> Request[Embeddings]:
     """One vector per text (or list of token ids), in order, with what they cost.
 
-    The server must have been started for embeddings. ``dimensions`` shortens the vectors where the model allows it.
+    The server must have been started for embeddings; with one slot, or a unified KV cache: in slots of their own
+    llama.cpp (b11549) pools texts of different lengths wrongly when they run together, by up to 0.2 per number.
+    ``dimensions`` shortens the vectors where the model allows it.
     """
     given: list[JSON] = [texts] if isinstance(texts, str) else [t if isinstance(t, str) else list(t) for t in texts]
     body: dict[str, JSON] = {"input": given, "encoding_format": "float"}

@@ -49,7 +49,7 @@ class Request(Generic[T]):
         """The body, with the client's model where the request names none."""
         if self.routed and model and isinstance(self.body, Mapping) and "model" not in self.body:
             return {**self.body, "model": model}
-        return self.body or {}
+        return {} if self.body is None else self.body
 
     def result(self, status: int, content: bytes) -> tuple[T, Any]:
         """The result and the decoded answer behind it; raises what the server refused or a malformed answer."""
