@@ -182,9 +182,10 @@ def unreachable(url: str, exc: BaseException) -> ServerError:
     """The synchronous client's words for the same: httpx hides the cause two errors deep."""
     if _timed_out(exc):
         return failures.unreachable(url, TimeoutError())
+    found: OSError | None = None
     cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, OSError):
-            return failures.unreachable(url, cause)
-        cause = cause.__cause__ or cause.__context__
-    return failures.unreachable(url, ConnectionError() if dropped(exc) else exc)
+    while cause is not None:  # the deepest says it: what lies above is httpx's and anyio's packing
+        found = cause if isinstance(cause, OSError) else found
+        several = getattr(cause, "exceptions", ())
+        cause = several[0] if several else cause.__cause__ or cause.__context__
+    return failures.unreachable(url, found or (ConnectionError() if dropped(exc) else exc))

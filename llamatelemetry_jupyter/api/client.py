@@ -164,7 +164,7 @@ class LlamaCppClient:
     def model_events(self) -> Iterator[ModelEvent]:
         """What happens to a router's models, as it happens, for as long as it is iterated."""
         headers = self._endpoint.headers("application/json")
-        wire = self._pool.post("GET", ask.MODEL_EVENTS, None, headers, self.timeout_s)
+        wire = self._pool.post("GET", ask.MODEL_EVENTS, None, headers, self.timeout_s, fresh=True)
         try:
             status, _ = wire.open()
             if status >= 400:

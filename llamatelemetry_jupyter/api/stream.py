@@ -108,7 +108,7 @@ class TokenStream:
 def _sent(pool: Pool, exchange: Exchange, timeout_s: float) -> Wire:
     request = exchange.request
     exchange.sending()
-    wire = pool.post(request.method, request.path, exchange.payload, exchange.headers, timeout_s)
+    wire = pool.post(request.method, request.path, exchange.payload, exchange.headers, timeout_s, fresh=True)
     exchange.hang_up, exchange.close = wire.hang_up, wire.close
     return wire
 

@@ -146,7 +146,7 @@ class Pool:
     ) -> tuple[int, bytes]:
         """Status and whole body of an answer, within ``timeout_s``; raises :class:`ServerError`."""
         while True:
-            wire = self.post(method, path, payload, headers, timeout_s)
+            wire = self.post(method, path, payload, headers, timeout_s, fresh=not repeatable)
             kept = False
             try:
                 status, _ = wire.open()
@@ -155,15 +155,28 @@ class Pool:
                 return status, content
             except failures.CONNECTION_ERRORS as exc:
                 # The server may have closed a kept connection in the moment in which it was used again.
-                if not (wire.reused and repeatable) or isinstance(exc, TimeoutError):
+                if not wire.reused or isinstance(exc, TimeoutError):
                     raise failures.unreachable(self.endpoint.url, exc) from exc
             finally:
                 wire.close(kept)
 
-    def post(self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Wire:
-        """A request that is sent; raises :class:`ServerError` when it cannot be."""
+    def post(
+        self,
+        method: str,
+        path: str,
+        payload: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        *,
+        fresh: bool,
+    ) -> Wire:
+        """A request that is sent; raises :class:`ServerError` when it cannot be.
+
+        ``fresh``: on a new connection. That is for what must not be sent twice: when a kept one ends without an answer,
+        nobody can tell whether the server had begun.
+        """
         while True:
-            wire = self._wire(timeout_s)
+            wire = self._wire(timeout_s, fresh=fresh)
             try:
                 wire.send(method, path, payload, headers, timeout_s)
                 return wire
@@ -171,7 +184,6 @@ class Pool:
                 wire.close()
                 if not wire.reused:
                     raise failures.unreachable(self.endpoint.url, exc) from exc
-                # What did not leave us whole was not acted upon: a fresh connection may try again.
             except BaseException:
                 wire.close()
                 raise
@@ -195,8 +207,8 @@ class Pool:
     def __del__(self) -> None:
         self.close()
 
-    def _wire(self, timeout_s: float) -> Wire:
-        while True:
+    def _wire(self, timeout_s: float, *, fresh: bool) -> Wire:
+        while not fresh:
             with self._lock:
                 if not self._idle:
                     break

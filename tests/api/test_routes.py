@@ -86,6 +86,7 @@ def public(module: object) -> dict[str, Callable[..., object]]:
         name: fn
         for name, fn in vars(module).items()
         if inspect.isfunction(fn)
+        and not name.startswith("_")
         and fn.__module__ == module.__name__  # type: ignore[attr-defined]
         and str(inspect.signature(fn).return_annotation).startswith(("Request", "Generation"))
     }
@@ -159,10 +160,11 @@ def test_schema_grammar_and_stop(client: LlamaCppClient) -> None:
 
 @pytest.mark.engine
 def test_logprobs_keep_their_events(client: LlamaCppClient) -> None:
+    fixed = {"max_tokens": 2, "temperature": 0, "ignore_eos": True}
     for answer in (
-        client.chat(HELLO, max_tokens=2, logprobs=True, top_logprobs=3),
-        client.complete("One, two,", max_tokens=2, n_probs=3),
-        client.complete("One, two,", max_tokens=2, openai=True, logprobs=3),
+        client.chat(HELLO, logprobs=True, top_logprobs=3, **fixed),
+        client.complete("One, two,", n_probs=3, **fixed),
+        client.complete("One, two,", openai=True, logprobs=3, **fixed),
     ):
         texts = [event for event in answer.tokens if event.kind == "text"]
         assert len(texts) == 2
