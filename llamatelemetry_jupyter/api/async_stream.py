@@ -33,13 +33,11 @@ class AsyncTokenStream:
         loading_wait_s: float,
         on_cancel: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._http = http
         self._exchange = exchange
-        self._timeout_s = timeout_s
-        self._loading_wait_s = loading_wait_s
         self._on_cancel = on_cancel
-        self._response: httpx.Response | None = None
-        self._events = cast("AsyncGeneratorType[TokenEvent, None]", self._received(exchange))
+        # Neither the receiver nor its generator refers to this object: the last reference to it ends the request.
+        self._receiver = _Receiver(http, timeout_s, loading_wait_s)
+        self._events = cast("AsyncGeneratorType[TokenEvent, None]", self._receiver.events(exchange))
 
     def __aiter__(self) -> AsyncIterator[TokenEvent]:
         return self._events
@@ -75,20 +73,32 @@ class AsyncTokenStream:
     async def cancel(self) -> None:
         """End the request now, from any task of the loop; the iteration stops, ``finish_reason`` is ``interrupted``."""
         self._exchange.settle("interrupted")
-        if self._response is not None:
-            await self._response.aclose()
+        await self._receiver.close()
         if self._on_cancel is not None:
             await self._on_cancel()
 
     async def aclose(self) -> None:
         """End the request as no longer wanted; nothing happens when it is over."""
         self._exchange.settle("interrupted", abandoned=True)
-        if self._response is not None:
-            await self._response.aclose()
+        await self._receiver.close()
         if not self._events.ag_running:  # another task that reads ends it by itself
             await self._events.aclose()
 
-    async def _received(self, exchange: Exchange) -> AsyncGenerator[TokenEvent, None]:
+
+class _Receiver:
+    """Sends the request of an exchange through httpx and feeds what comes to it."""
+
+    def __init__(self, http: httpx.AsyncClient, timeout_s: float, loading_wait_s: float) -> None:
+        self._http = http
+        self._timeout_s = timeout_s
+        self._loading_wait_s = loading_wait_s
+        self._response: httpx.Response | None = None
+
+    async def close(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()
+
+    async def events(self, exchange: Exchange) -> AsyncGenerator[TokenEvent, None]:
         reader = exchange.reader
         broken: BaseException | None = None
         try:
@@ -118,8 +128,7 @@ class AsyncTokenStream:
             raise
         finally:
             exchange.settle("interrupted", abandoned=True)
-            if self._response is not None:
-                await self._response.aclose()
+            await self.close()
 
     async def _opened(self, exchange: Exchange) -> httpx.Response:
         """The response whose body is the answer; a loading server is asked again."""
