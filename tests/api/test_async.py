@@ -20,7 +20,7 @@ from llamatelemetry_jupyter.errors import ContextFullError, RequestError, Unauth
 HELLO = [{"role": "user", "content": "Say hello."}]
 FIXED = {"max_tokens": 6, "temperature": 0, "ignore_eos": True}
 LONG = {"max_tokens": 900, "temperature": 0, "ignore_eos": True}
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.floor]
 
 
 @asynccontextmanager
