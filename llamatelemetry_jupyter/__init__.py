@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "Answer": "values",
+    "AsyncLlamaCppClient": "api.async_client",
     "InferenceEngine": "inference.engine",
     "LlamaCppClient": "api.client",
     "LlamaError": "errors",

@@ -61,5 +61,21 @@ class RequestError(LlamaError):
         self.kind = kind
 
 
+class UnauthorizedError(RequestError):
+    """The API key is missing or wrong (401)."""
+
+
+class LoadingError(RequestError):
+    """The server is still loading its model (503), longer than the client was told to wait."""
+
+
+class ContextFullError(RequestError):
+    """Prompt and answer do not fit into the context; nothing is wrong with the request otherwise."""
+
+
+class NotSupportedError(RequestError):
+    """This model, build or set-up of the server cannot do it (501, 403); another one can."""
+
+
 class ExportError(LlamaError):
     """A graph or trace could not be sent; the files written before are named in the message."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from . import escape
 
@@ -275,18 +275,24 @@ class ServerEvent:
 # ------------------------------------------------------------------------------------------------------ tokens, answer
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """One event of a stream. ``progress`` is the fraction of the prompt that was processed, 0..1."""
+class TokenEvent(NamedTuple):
+    """One event of a stream; a named tuple, because one is made per token: a frozen dataclass costs seven times that.
+
+    ``text``: what came; ``index`` counts text, reasoning and tool calls from 0. ``progress``: the fraction of the
+    prompt that was processed, 0..1. ``token_id``, ``logprob`` (natural logarithm) and ``alternatives`` (the likeliest
+    tokens there, as ``(text, logprob)``) come where they were asked for; a character of several tokens has those of
+    the last.
+    """
 
     t_ns: int
     kind: TokenKind
     text: str = ""
-    index: int | None = None
+    index: int | None = None  # type: ignore[assignment]  # hides tuple.index
     token_id: int | None = None
     logprob: float | None = None
     progress: float | None = None
     error: str | None = None
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ p.n_ctx, p.n_parallel, p.port, p.endpoint_metrics, p.endpoint_slots = 2048, 2, 0
 p.cpuparams.n_threads = 2
 if sys.argv[3] == "embeddings":
     p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    p.slot_save_path, p.endpoint_props = sys.argv[4] + "/", True
+    p.kv_unified = True  # with slots of their own, texts of different lengths are pooled wrongly when they run together
+if sys.argv[3] == "rank":
+    p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
 p.warmup = False
 server = xllamacpp.Server(p)
 print(server.listening_address, flush=True)
@@ -44,9 +49,13 @@ def model_path() -> Path:
 
 @contextmanager
 def running_engine(kind: str = "chat") -> Iterator[Engine]:
-    """An engine that ends with the block, and also when this process dies (its input closes)."""
+    """An engine that ends with the block, and also when this process dies (its input closes).
+
+    ``embeddings``: started for embeddings (mean), saved slots and ``POST /props``; ``rank``: for ranking.
+    """
+    slots = tempfile.TemporaryDirectory(prefix="llamatelemetry-slots-")
     process = subprocess.Popen(
-        [sys.executable, "-c", _HOST, str(model_path()), KEY, kind],
+        [sys.executable, "-c", _HOST, str(model_path()), KEY, kind, slots.name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -63,3 +72,4 @@ def running_engine(kind: str = "chat") -> Iterator[Engine]:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+        slots.cleanup()

@@ -1,37 +1,71 @@
 """llama.cpp's HTTP server from Python: typed results, honest errors, every request observable.
 
-Each call opens its own connection, so a client may be used from any number of threads. Whole answers travel as streams
-too: only then is there a time to first token, progress, and a partial answer when something breaks.
+A client may be used from any number of threads; each request has a connection of its own, kept for the next one.
+Whole answers travel as streams, too: only then is there a time to first token, progress, and a partial answer when
+something breaks.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
-from .. import clock
-from ..errors import CommandError, RequestError
-from ..values import JSON, Answer, CallObserver, Outcome, ServerHandle, Timings
-from . import failures
-from .exchange import Request
-from .results import Metrics, ModelInfo, Props, Slot
+from ..errors import LoadingError
+from ..values import Answer, CallObserver, ServerHandle
+from . import ask, failures, generate
+from .address import Endpoint, pauses
+from .bind import method
+from .exchange import Exchange, watched
+from .generate import DEFAULT_MAX_TOKENS, Message
+from .request import Generation, Request
+from .results import ModelEvent
+from .sse import EventParser, EventSizeError
 from .stream import TokenStream
-from .transport import Endpoint
+from .transport import Pool
 
-Message = Mapping[str, JSON]
+__all__ = ["DEFAULT_MAX_TOKENS", "QUICK_S", "LlamaCppClient", "Message", "TokenStream"]
 
-#: The answer's limit when none is given; llama.cpp's own default is to go on until the context is full.
-DEFAULT_MAX_TOKENS = 512
-_QUICK_S = 30.0
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: How long an answer may take that needs no model.
+QUICK_S = 30.0
+
+
+def _whole(asked: Callable[P, Request[T]]) -> Callable[Concatenate[LlamaCppClient, P], T]:
+    def call(self: LlamaCppClient, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(asked(*args, **kwargs))
+
+    return method(asked, call)  # type: ignore[no-any-return]
+
+
+def _stream(asked: Callable[P, Generation]) -> Callable[Concatenate[LlamaCppClient, P], TokenStream]:
+    def call(self: LlamaCppClient, *args: P.args, **kwargs: P.kwargs) -> TokenStream:
+        return self.stream(asked(*args, **kwargs))
+
+    return method(asked, call, "Returns a :class:`TokenStream`: use it in a ``with`` block.")  # type: ignore[no-any-return]
+
+
+def _answer(asked: Callable[P, Generation]) -> Callable[Concatenate[LlamaCppClient, P], Answer]:
+    def call(self: LlamaCppClient, *args: P.args, **kwargs: P.kwargs) -> Answer:
+        with self.stream(asked(*args, **kwargs)) as stream:
+            for _ in stream:
+                pass
+        return stream.answer
+
+    return method(asked, call, "Returns the whole :class:`Answer`.")  # type: ignore[no-any-return]
 
 
 class LlamaCppClient:
     """A client of one server at ``url``; ``observer`` is told of every request that generates or embeds.
 
-    ``server`` and ``model`` are names for answers and traces. ``timeout_s`` bounds the wait for each next byte of an
-    answer, not the whole answer. All methods raise :class:`ServerError` when the server cannot be reached and
-    :class:`RequestError` when it refuses.
+    ``server`` and ``model`` are names for answers and traces; ``model`` is also sent where a request names none.
+    ``timeout_s`` bounds the wait for each next event of an answer, not the whole answer; ``loading_wait_s`` how long a
+    server that loads its model is asked again. All methods raise :class:`ServerError` when the server cannot be reached
+    and :class:`RequestError` when it refuses: :class:`UnauthorizedError`, :class:`LoadingError`,
+    :class:`ContextFullError` and :class:`NotSupportedError` are kinds of it.
     """
 
     def __init__(
@@ -43,10 +77,13 @@ class LlamaCppClient:
         server: str | None = None,
         *,
         model: str | None = None,
+        loading_wait_s: float = 60.0,
     ) -> None:
         self._endpoint = Endpoint.parse(url, api_key)
+        self._pool = Pool(self._endpoint)
         self.observer = observer
         self.timeout_s = timeout_s
+        self.loading_wait_s = loading_wait_s
         self.server = server
         self.model = model
 
@@ -59,194 +96,131 @@ class LlamaCppClient:
     def __repr__(self) -> str:
         return f"LlamaCppClient({self.url!r})"
 
+    def __enter__(self) -> LlamaCppClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are kept for later requests; the client stays usable."""
+        self._pool.close()
+
     @property
     def url(self) -> str:
         """The server's base URL."""
         return self._endpoint.url
 
-    # ------------------------------------------------------------------------------------------------ text generation
+    chat = _answer(generate.chat)
+    chat_stream = _stream(generate.chat)
+    complete = _answer(generate.complete)
+    complete_stream = _stream(generate.complete)
+    infill = _answer(generate.infill)
+    infill_stream = _stream(generate.infill)
+    respond = _answer(generate.respond)
+    respond_stream = _stream(generate.respond)
+    message = _answer(generate.message)
+    message_stream = _stream(generate.message)
+    resume = _stream(generate.resume)
+    conversations = _whole(ask.conversations)
+    forget = _whole(ask.forget)
+    end_reasoning = _whole(ask.end_reasoning)
 
-    def chat_stream(
-        self,
-        messages: Sequence[Message],
-        *,
-        model: str | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        parse_json: bool = False,
-        keep_events: bool = False,
-        **options: JSON,
-    ) -> TokenStream:
-        """The answer to ``messages`` (``{"role", "content"}``) as a stream; ``options`` are the server's own.
+    embed = _whole(ask.embed)
+    embeddings = _whole(ask.embeddings)
+    embed_tokens = _whole(ask.embed_tokens)
+    rerank = _whole(ask.rerank)
+    transcribe = _whole(ask.transcribe)
+    decide = _whole(ask.decide)
 
-        ``temperature``, ``top_p``, ``seed``, ``stop``, ``response_format``, ``tools``, ``logprobs`` and every other
-        field of llama.cpp's chat request pass as they are; ``None`` leaves the server's default. ``parse_json`` fills
-        ``Answer.parsed``, ``keep_events`` fills ``Answer.tokens``.
-        """
-        body = self._body({"messages": _plain(messages)}, options, model)
-        body["max_tokens"] = _positive(max_tokens)
-        body["stream_options"] = {"include_usage": True}
-        return self._stream("chat", "/v1/chat/completions", body, parse_json=parse_json, keep_events=keep_events)
+    tokenize = _whole(ask.tokenize)
+    pieces = _whole(ask.pieces)
+    detokenize = _whole(ask.detokenize)
+    apply_template = _whole(ask.apply_template)
+    count_tokens = _whole(ask.count_tokens)
+    count_response_tokens = _whole(ask.count_response_tokens)
+    count_message_tokens = _whole(ask.count_message_tokens)
 
-    def chat(self, messages: Sequence[Message], **options: Any) -> Answer:
-        """The whole answer to ``messages``; options as for :meth:`chat_stream`."""
-        return _drained(self.chat_stream(messages, **options))
+    health = _whole(ask.health)
+    props = _whole(ask.props)
+    set_props = _whole(ask.set_props)
+    slots = _whole(ask.slots)
+    metrics = _whole(ask.metrics)
+    models = _whole(ask.models)
+    slot_save = _whole(ask.slot_save)
+    slot_restore = _whole(ask.slot_restore)
+    slot_erase = _whole(ask.slot_erase)
+    lora_adapters = _whole(ask.lora_adapters)
+    set_lora = _whole(ask.set_lora)
 
-    def complete_stream(
-        self,
-        prompt: str | Sequence[int],
-        *,
-        model: str | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        parse_json: bool = False,
-        keep_events: bool = False,
-        **options: JSON,
-    ) -> TokenStream:
-        """The continuation of raw text or token ids as a stream, without a chat template; events carry token ids."""
-        given: JSON = prompt if isinstance(prompt, str) else list(prompt)
-        body = self._body({"prompt": given}, options, model)
-        body["n_predict"] = _positive(max_tokens)
-        body.setdefault("return_tokens", True)
-        return self._stream("text_completion", "/completion", body, parse_json=parse_json, keep_events=keep_events)
+    load_model = _whole(ask.load_model)
+    unload_model = _whole(ask.unload_model)
+    download_model = _whole(ask.download_model)
+    delete_model = _whole(ask.delete_model)
+    request = _whole(ask.request)
 
-    def complete(self, prompt: str | Sequence[int], **options: Any) -> Answer:
-        """The whole continuation of ``prompt``; options as for :meth:`complete_stream`."""
-        return _drained(self.complete_stream(prompt, **options))
-
-    def _body(self, content: Mapping[str, JSON], options: Mapping[str, JSON], model: str | None) -> dict[str, JSON]:
-        body: dict[str, JSON] = {"cache_prompt": True, "return_progress": True}
-        body.update({name: value for name, value in options.items() if value is not None})
-        body.update(content)
-        body["stream"] = True
-        body.setdefault("timings_per_token", False)
-        if name := model or self.model:
-            body["model"] = name
-        return body
-
-    def _stream(
-        self, operation: str, path: str, body: dict[str, JSON], *, parse_json: bool, keep_events: bool
-    ) -> TokenStream:
-        model = cast("str | None", body.get("model"))
-        limit = cast("int", body.get("max_tokens") or body.get("n_predict"))
-        request = Request(operation, path, body, model, self.server, limit, parse_json, keep_events)
-        return TokenStream(self._endpoint, request, self.observer, self.timeout_s)
-
-    # ------------------------------------------------------------------------------------------------------ embeddings
-
-    def embeddings(self, texts: str | Sequence[str], *, model: str | None = None) -> list[list[float]]:
-        """One vector per text, in order; the server must have been started for embeddings."""
-        given: list[JSON] = [texts] if isinstance(texts, str) else list(texts)
-        if not given:
-            return []
-        body: dict[str, JSON] = {"input": given, "encoding_format": "float"}
-        if name := model or self.model:
-            body["model"] = name
-        call = None
-        if self.observer is not None:
-            host, port = self._endpoint.host, self._endpoint.port
-            call = self.observer.start("embeddings", model or self.model, host, port, body)
-        sent_ns = clock.now_ns()
+    def model_events(self) -> Iterator[ModelEvent]:
+        """What happens to a router's models, as it happens, for as long as it is iterated."""
+        headers = self._endpoint.headers("application/json")
+        wire = self._pool.post("GET", ask.MODEL_EVENTS, None, headers, self.timeout_s, fresh=True)
         try:
-            data = self._json("POST", "/v1/embeddings", body, self.timeout_s, call.headers if call else None)
-            vectors, used = _vectors(data)
-        except BaseException as exc:
-            if call is not None:
-                call.fail(exc)
-            raise
-        if call is not None:
-            call.end(Outcome(sent_ns, None, clock.now_ns(), None, None, data.get("model"), used, None, Timings()))
-        return vectors
+            status, _ = wire.open()
+            if status >= 400:
+                raise failures.refused(status, wire.readable())
+            wire.stream(self.timeout_s)
+            feed = EventParser().feed
+            while data := wire.read(65536):
+                for payload in feed(data):
+                    yield ask.model_event(payload)
+        except EventSizeError as exc:
+            raise failures.malformed("the server sends no end of event", b"") from exc
+        except failures.CONNECTION_ERRORS as exc:
+            raise failures.unreachable(self.url, exc) from exc
+        finally:
+            wire.close()
 
-    # ---------------------------------------------------------------------------------------------- tokens, templates
+    def send(self, request: Request[T]) -> T:
+        """The result of any :class:`Request`."""
+        if request.known:
+            return request.known[0]
+        if request.first is not None:
+            before, check = request.first
+            check(self.send(before))
+        content_type, payload = request.payload(self.model)
+        timeout_s = self.timeout_s if request.slow else min(QUICK_S, self.timeout_s)
+        waits = pauses(self.loading_wait_s)
+        with watched(self._endpoint, request, self.observer, self.model) as watch:
+            headers = self._endpoint.headers(content_type, watch.headers)
+            while True:
+                status, content = self._pool.call(
+                    request.method, request.path, payload, headers, timeout_s=timeout_s, repeatable=request.repeatable
+                )
+                try:
+                    return watch.answer(request, status, content)
+                except LoadingError:
+                    if request.while_loading:
+                        return request.while_loading[0]
+                    if (pause := next(waits, None)) is None:
+                        raise
+                    time.sleep(pause)
 
-    def tokenize(self, text: str, *, add_special: bool = False, parse_special: bool = True) -> list[int]:
-        """Token ids of ``text``."""
-        body: dict[str, JSON] = {"content": text, "add_special": add_special, "parse_special": parse_special}
-        return [int(token) for token in self._field("POST", "/tokenize", "tokens", body)]
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """The text of token ids."""
-        return str(self._field("POST", "/detokenize", "content", {"tokens": list(tokens)}))
-
-    def apply_template(self, messages: Sequence[Message], **options: JSON) -> str:
-        """The prompt that the model's chat template makes of ``messages``."""
-        body: dict[str, JSON] = {**options, "messages": _plain(messages)}
-        return str(self._field("POST", "/apply-template", "prompt", body))
-
-    def count_tokens(self, messages: Sequence[Message], **options: JSON) -> int:
-        """How many input tokens ``messages`` will cost, chat template included."""
-        body: dict[str, JSON] = {**options, "messages": _plain(messages)}
-        return int(self._field("POST", "/v1/chat/completions/input_tokens", "input_tokens", body))
-
-    # ------------------------------------------------------------------------------------------------------ the server
-
-    def health(self) -> bool:
-        """Whether the server is ready: ``False`` while it loads."""
-        try:
-            self._endpoint.call("GET", "/health", timeout_s=_QUICK_S)
-        except RequestError as exc:
-            if exc.status == 503:
-                return False
-            raise
-        return True
-
-    def props(self) -> Props:
-        """The loaded model and the server's set-up."""
-        return Props.of(self._json("GET", "/props"))
-
-    def slots(self) -> tuple[Slot, ...]:
-        """The state of every slot. Wakes a sleeping server: look at ``props().sleeping`` first."""
-        return tuple(Slot.of(row) for row in self._json("GET", "/slots"))
-
-    def metrics(self) -> Metrics:
-        """Counters and gauges of the server."""
-        return Metrics.parse(self._endpoint.call("GET", "/metrics", timeout_s=_QUICK_S).decode("utf-8", "replace"))
-
-    def models(self) -> tuple[ModelInfo, ...]:
-        """The models that the server offers."""
-        return tuple(ModelInfo.of(row) for row in self._field("GET", "/v1/models", "data"))
-
-    def _field(self, method: str, path: str, name: str, body: Mapping[str, JSON] | None = None) -> Any:
-        data = self._json(method, path, body)
-        if not isinstance(data, dict) or name not in data:
-            raise failures.malformed(f"the answer of {path} has no {name!r}", json.dumps(data).encode())
-        return data[name]
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, JSON] | None = None,
-        timeout_s: float = _QUICK_S,
-        headers: Mapping[str, str] | None = None,
-    ) -> Any:
-        content = self._endpoint.call(method, path, body, timeout_s=min(timeout_s, self.timeout_s), headers=headers)
-        try:
-            return json.loads(content)
-        except ValueError as exc:
-            raise failures.malformed(f"the answer of {path} is not JSON", content) from exc
-
-
-def _vectors(data: Any) -> tuple[list[list[float]], int | None]:
-    try:
-        rows = sorted(data["data"], key=lambda row: int(row["index"]))
-        used = (data.get("usage") or {}).get("prompt_tokens")
-        return [[float(x) for x in row["embedding"]] for row in rows], used
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise failures.malformed("the answer of /v1/embeddings has no vectors", json.dumps(data).encode()) from exc
-
-
-def _plain(messages: Sequence[Message]) -> list[JSON]:
-    return [dict(message) for message in messages]
-
-
-def _drained(stream: TokenStream) -> Answer:
-    with stream:
-        for _ in stream:
-            pass
-    return stream.answer
-
-
-def _positive(max_tokens: int) -> int:
-    if max_tokens < 1:
-        raise CommandError(f"max_tokens must be at least 1, not {max_tokens}", hint="--max-tokens 512")
-    return max_tokens
+    def stream(self, generation: Generation) -> TokenStream:
+        """The stream of any :class:`Generation`."""
+        exchange = Exchange(
+            self._endpoint,
+            generation,
+            self.observer,
+            model=self.model,
+            server=self.server,
+            timeout_s=self.timeout_s,
+        )
+        name = generation.conversation
+        return TokenStream(
+            self._pool,
+            exchange,
+            timeout_s=self.timeout_s,
+            loading_wait_s=self.loading_wait_s,
+            on_cancel=None if name is None else lambda: self.send(ask.forget(name)),
+        )

@@ -1,4 +1,4 @@
-"""One streamed request from sending to its outcome: what arrived, when, and the answer that it makes.
+"""One streamed request from sending to its outcome, on whatever transport: observed, settled once, and its answer.
 
 Kept apart from the iterator that users hold: an iterator that is dropped half way takes this with it, and the last
 reference ends the request on the server and in the trace. The outcome is settled exactly once, by whoever is first: the
@@ -7,153 +7,128 @@ end of the stream, an error, an interrupt, another thread's cancel, or the garba
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
-import socket
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import cast
+from typing import TypeVar, cast
 
 from .. import clock
-from ..errors import LlamaError
+from ..errors import LlamaError, RequestError
 from ..values import JSON, Answer, Call, CallObserver, FinishReason, Outcome, Timings, TokenEvent
 from . import failures
-from .transport import Endpoint, encode
+from .address import Endpoint
+from .reader import Reader
+from .reception import Reception, count
+from .request import Generation, Request, encode
 
-_ENDED: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "word": "stop",
-    "length": "length",
-    "limit": "length",
-    "tool_calls": "tool_calls",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked: a GenAI ``operation``, the route, the JSON body, and what to keep of the answer."""
-
-    operation: str
-    path: str
-    body: Mapping[str, JSON]
-    model: str | None = None
-    server: str | None = None
-    max_tokens: int = 0
-    parse_json: bool = False
-    keep_events: bool = False
+T = TypeVar("T")
 
 
 class Exchange:
-    """A request under way. The stream's iterator writes what arrives; any thread may read :attr:`answer`."""
+    """A streamed request under way: a transport feeds its :attr:`reader`, any thread may take :attr:`answer`.
 
-    def __init__(self, endpoint: Endpoint, request: Request, observer: CallObserver | None, timeout_s: float) -> None:
+    ``hang_up`` (any thread) and ``close`` (the reader, or the last reference; true: the connection is good for another
+    request) are set by the transport.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        request: Generation,
+        observer: CallObserver | None,
+        *,
+        model: str | None = None,
+        server: str | None = None,
+        timeout_s: float,
+    ) -> None:
+        self._begun = False
+        self.outcome: Outcome | None = None
+        self.hang_up: Callable[[], None] | None = None
+        self.close: Callable[[bool], None] | None = None
         self.endpoint = endpoint
         self.request = request
-        self.texts: list[str] = []
-        self.reasoning: list[str] = []
-        self.times: list[int] = []
-        self.events: list[TokenEvent] = []
-        self.tools: dict[int, dict[str, str]] = {}
-        self.finish_reason: FinishReason | None = None
-        self.raw_timings: dict[str, float] = {}
-        self.progress: dict[str, float] = {}
-        self.usage: tuple[int | None, int | None, int | None] = (None, None, None)
-        self.response_id: str | None = None
-        self.response_model: str | None = None
-        self.slot: int | None = None
+        self.server = server
+        self.model = request.model or model
+        self.reception = Reception(request.max_tokens)
         self.error: str | None = None
-        self.outcome: Outcome | None = None
+        self.reader = Reader(self.reception, keep=request.keep_events)
+        self._timeout_s = timeout_s
         self._lock = threading.RLock()
         self._call: Call | None = None
-        self._connection: http.client.HTTPConnection | None = None
-        self._response: http.client.HTTPResponse | None = None
-        self._socket: socket.socket | None = None
+        self._moved, self._progress = time.monotonic(), (0, 0)
         self.sent_ns = clock.now_ns()
-        payload = encode(request.body)
-        if observer is not None:
-            self._call = observer.start(request.operation, request.model, endpoint.host, endpoint.port, request.body)
-        try:
-            self._send(payload, timeout_s)
-        except LlamaError as exc:
-            self.fail(exc)
-            raise
-        except KeyboardInterrupt:
-            self.settle("interrupted")
-            raise
+        body = request.named(model)
+        self.payload = None if request.method == "GET" else encode(body)
+        if observer is not None and request.operation is not None:
+            self._call = observer.start(request.operation, self.model, endpoint.host, endpoint.port, body)
+        self._begun = True
 
-    def _send(self, payload: bytes, timeout_s: float) -> None:
-        headers = self.endpoint.headers(self._call.headers if self._call is not None else None)
-        self._connection = self.endpoint.connect(timeout_s)
-        # http.client hands the socket to the response and forgets it; cancel() needs it.
-        self._socket = self._connection.sock
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers to send: the trace's, the conversation's and the key."""
+        headers = self.endpoint.headers("application/json", self._call.headers if self._call is not None else None)
+        if self.request.conversation is not None and self.request.method == "POST":
+            headers["X-Conversation-Id"] = self.request.conversation
+        return headers
+
+    def sending(self) -> None:
+        """Start the clock: the request goes out now."""
         self.sent_ns = clock.now_ns()
-        try:
-            self._connection.request("POST", self.endpoint.prefix + self.request.path, payload, headers)
-        except failures.CONNECTION_ERRORS as exc:
-            raise failures.unreachable(self.endpoint.url, exc) from exc
+        self._moved = time.monotonic()
 
-    def open(self) -> http.client.HTTPResponse:
-        """The response once its headers are there; raises what the server refused."""
-        assert self._connection is not None
-        try:
-            self._response = response = self._connection.getresponse()
-        except failures.CONNECTION_ERRORS as exc:
-            raise failures.unreachable(self.endpoint.url, exc) from exc
-        kind = response.headers.get("Content-Type")
-        if response.status < 400 and kind is None:  # the headers broke off: http.client takes that for their end
+    def accepts(self, status: int, content_type: str | None) -> bool:
+        """Whether an answer with these headers is the stream; if not, read it and raise :meth:`refusal`."""
+        if status < 400 and content_type is None:  # the headers broke off
             raise failures.broken(self.endpoint.url, None, 0)
-        if response.status >= 400:
-            raise failures.refused(response.status, _readable(response), wanted_tokens=self.request.max_tokens)
-        if response.headers.get_content_type() != "text/event-stream":
-            what = f"the server sent {failures.quoted(kind)}, not a stream"
-            raise failures.malformed(what, _readable(response))
-        return response
+        return status < 400 and (content_type or "").partition(";")[0].strip().lower() == "text/event-stream"
 
-    def note(self, event: Mapping[str, JSON]) -> None:
-        """Keep a chunk's ``id``, ``model``, ``usage`` and ``timings``."""
-        identity, model, slot = event.get("id"), event.get("model"), event.get("id_slot")
-        if isinstance(identity, str):
-            self.response_id = identity
-        if isinstance(model, str):
-            self.response_model = model
-        if isinstance(slot, int) and slot >= 0:
-            self.slot = slot
-        if isinstance(timings := event.get("timings"), dict):
-            self.raw_timings = _numbers(timings)
-        if isinstance(usage := event.get("usage"), dict):
-            details = usage.get("prompt_tokens_details")
-            cached = details.get("cached_tokens") if isinstance(details, dict) else None
-            self.usage = (_int(usage.get("prompt_tokens")), _int(usage.get("completion_tokens")), _int(cached))
+    def refusal(self, status: int, content_type: str | None, body: bytes) -> RequestError:
+        """The error of an answer that is not a stream."""
+        if status >= 400:
+            return failures.refused(status, body, wanted_tokens=self.request.max_tokens)
+        return failures.malformed(f"the server sent {failures.quoted(content_type)}, not a stream", body)
 
-    def note_progress(self, progress: Mapping[str, JSON]) -> float | None:
-        """Keep llama.cpp's ``prompt_progress``; returns the fraction of the uncached prompt that is done."""
-        self.progress = numbers = _numbers(progress)
-        work = numbers.get("total", 0) - numbers.get("cache", 0)
-        return min(1.0, max(0.0, numbers.get("processed", 0) - numbers.get("cache", 0)) / work) if work > 0 else None
+    def waited(self) -> None:
+        """Bytes came that completed no event: raises ``TimeoutError`` when nothing was completed for too long."""
+        now, progress = time.monotonic(), self.reader.progress
+        if progress != self._progress:
+            self._moved, self._progress = now, progress
+        elif now - self._moved > self._timeout_s:
+            raise TimeoutError
 
-    def note_finish(self, reason: str) -> None:
-        """Keep why the model ended; reasons of other servers (``content_filter``) count as ``stop``."""
-        self.finish_reason = _ENDED.get(reason, "stop")
+    def ended(self, exc: BaseException | None = None) -> None:
+        """The stream ended; raises what it says that went wrong, or :class:`ServerError` when the answer had no end."""
+        if self.reader.failure is not None:
+            raise self.reader.failure
+        if not self.reception.done and self.reception.finish_reason is None:
+            raise failures.broken(self.endpoint.url, exc, len(self.reception.times)) from exc
+
+    def lost(self, error: LlamaError) -> TokenEvent | None:
+        """Settle as failed; returns the event that says so, when there were others before it."""
+        self.settle("error", error)
+        if not self.reception.times and not self.reception.progress:
+            return None
+        return TokenEvent(clock.now_ns(), "error", error=str(error))
 
     # ------------------------------------------------------------------------------------------------------- the end
 
-    def fail(self, error: LlamaError) -> None:
-        """Settle as failed: the partial answer stays, the call is told ``error``."""
-        self.settle("error", error)
+    def settle(
+        self, reason: FinishReason | None = None, error: BaseException | None = None, *, abandoned: bool = False
+    ) -> None:
+        """End the request on the server and tell the observer; only the first settlement counts.
 
-    def settle(self, reason: FinishReason, error: LlamaError | None = None, *, abandoned: bool = False) -> None:
-        """End the request on the server and tell the observer; only the first settlement counts."""
+        ``reason`` ``None``: the answer is complete, for the reason that the server gave.
+        """
         with self._lock:
             if self.outcome is not None:
                 return
-            self.finish_reason = reason
             self.error = str(error) if error is not None else None
-            self.outcome = self._outcome(reason, clock.now_ns(), abandoned)
-            self.hang_up()
+            self.outcome = self._outcome(reason or self.reception.finish_reason or "stop", abandoned=abandoned)
+            if reason is not None and self.hang_up is not None:
+                self.hang_up()
             # Inside the lock: whoever finds the exchange settled finds the call ended, too.
             if self._call is None:
                 return
@@ -162,110 +137,61 @@ class Exchange:
             else:
                 self._call.fail(error, self.outcome)
 
-    def hang_up(self) -> None:
-        """Shut the socket down: a reader in any thread wakes up, the server frees the slot."""
-        if self._socket is not None:
-            # Already closed by the peer or by us: then there is nothing left to end.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Give the socket back; only the thread that reads, or the last reference, may do this."""
-        if self._response is not None:
-            # A response holds the socket open, and an error's traceback may hold the response for long.
-            self._response.close()
-        if self._connection is not None:
-            self._connection.close()
+    @property
+    def complete(self) -> bool:
+        """Whether the answer came to its own end."""
+        return self.outcome is not None and self.outcome.finish_reason not in ("interrupted", "error")
 
     def __del__(self) -> None:
-        # encode() may have raised before anything was there to end.
-        if getattr(self, "_socket", None) is not None:
+        if self._begun:  # encode() may have raised before anything was there to end
             self.settle("interrupted", abandoned=True)
-            self.close()
+            if self.close is not None:
+                self.close(False)
 
     # -------------------------------------------------------------------------------------------------- what it makes
 
-    def _outcome(self, reason: FinishReason | None, end_ns: int, abandoned: bool) -> Outcome:
-        times = list(self.times)
-        timings, input_tokens, output_tokens = self._accounts(times)
+    def _outcome(self, reason: FinishReason | None, *, abandoned: bool) -> Outcome:
+        got = self.reception
+        times = list(got.times)
+        timings, input_tokens, output_tokens = got.accounts(self.sent_ns)
         return Outcome(
             sent_ns=self.sent_ns,
             first_token_ns=times[0] if times else None,
-            end_ns=end_ns,
+            end_ns=clock.now_ns(),
             finish_reason=reason,
-            response_id=self.response_id,
-            response_model=self.response_model,
+            response_id=got.response_id,
+            response_model=got.response_model,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
             timings=timings,
             gaps_s=tuple((b - a) / 1e9 for a, b in pairwise(times)),
-            raw_timings=self.raw_timings,
-            slot=self.slot,
-            output="".join(self.texts),
+            raw_timings=got.raw_timings,
+            slot=got.slot,
+            output="".join(got.texts),
             abandoned=abandoned,
-        )
-
-    def _accounts(self, times: list[int]) -> tuple[Timings, int | None, int | None]:
-        """Timings, input and output tokens: the server's figures, the client's where the stream broke before them."""
-        raw, (prompt_tokens, completion_tokens, cached) = self.raw_timings, self.usage
-        if "cache_n" in raw:
-            cached = int(raw["cache_n"])
-        elif cached is None and "cache" in self.progress:
-            cached = int(self.progress["cache"])
-        if "prompt_n" in raw:
-            prompt_tokens = int(raw["prompt_n"] + raw.get("cache_n", 0))
-        elif prompt_tokens is None and "total" in self.progress:
-            prompt_tokens = int(self.progress["total"])
-        output_tokens = int(raw["predicted_n"]) if "predicted_n" in raw else completion_tokens
-        if output_tokens is None:
-            output_tokens = len(times)
-
-        prefill_s = decode_s = None
-        if "prompt_ms" in raw:
-            prefill_s = raw["prompt_ms"] / 1000
-        elif self.progress and self.progress.get("processed") == self.progress.get("total"):
-            prefill_s = self.progress.get("time_ms", 0) / 1000
-        if "predicted_ms" in raw:
-            decode_s = raw["predicted_ms"] / 1000
-        elif len(times) > 1:
-            decode_s = (times[-1] - times[0]) / 1e9
-        ttft_s = (times[0] - self.sent_ns) / 1e9 if times else None
-        return (
-            Timings(
-                queue_s=max(0.0, ttft_s - prefill_s) if ttft_s is not None and prefill_s is not None else None,
-                prefill_s=prefill_s,
-                decode_s=decode_s,
-                ttft_s=ttft_s,
-                decode_tokens_per_s=(output_tokens - 1) / decode_s if decode_s and output_tokens > 1 else None,
-                cached_tokens=cached,
-                draft_tokens=int(raw["draft_n"]) if "draft_n" in raw else None,
-                draft_accepted=int(raw["draft_n_accepted"]) if "draft_n_accepted" in raw else None,
-            ),
-            prompt_tokens,
-            output_tokens,
         )
 
     @property
     def answer(self) -> Answer:
         """What has arrived; ``finish_reason`` is ``interrupted`` as long as the stream has not ended."""
-        outcome = self.outcome or self._outcome(self.finish_reason, clock.now_ns(), abandoned=False)
+        outcome = self.outcome or self._outcome(self.reception.finish_reason, abandoned=False)
         reason = outcome.finish_reason or "interrupted"
-        text = "".join(self.texts)
+        text = "".join(self.reception.texts)
         parsed, error = self._parsed(text, reason) if self.request.parse_json else (None, self.error)
         return Answer(
             text=text,
             finish_reason=reason,
-            reasoning="".join(self.reasoning),
+            reasoning="".join(self.reception.reasoning),
             input_tokens=outcome.input_tokens,
             output_tokens=outcome.output_tokens,
             timings=outcome.timings,
-            model=outcome.response_model or self.request.model,
-            server=self.request.server,
+            model=outcome.response_model or self.model,
+            server=self.server,
             trace_id=self._call.trace_id if self._call is not None else None,
             span_id=self._call.span_id if self._call is not None else None,
             parsed=parsed,
-            tool_calls=tuple(self._tool_calls()),
-            tokens=tuple(self.events),
+            tool_calls=self.reception.tool_calls(),
+            tokens=tuple(self.reader.events),
             error=error,
         )
 
@@ -276,32 +202,47 @@ class Exchange:
             return None, self.error
         try:
             return cast("JSON", json.loads(text)), None
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             return None, f"the answer is not JSON: {exc}"
 
-    def _tool_calls(self) -> list[dict[str, JSON]]:
-        return [
-            {
-                "id": call["id"],
-                "type": "function",
-                "function": {"name": call["name"], "arguments": call["arguments"]},
-            }
-            for _, call in sorted(self.tools.items())
-        ]
+
+class Watched:
+    """What :func:`watched` hands out: the headers to send, and where to put the answer that came."""
+
+    def __init__(self, call: Call | None) -> None:
+        self.headers: Mapping[str, str] | None = call.headers if call is not None else None
+        self.data: object = None
+
+    def answer(self, request: Request[T], status: int, content: bytes) -> T:
+        """The request's result; its figures are kept for the observer."""
+        result, self.data = request.result(status, content)
+        return result
 
 
-def _readable(response: http.client.HTTPResponse) -> bytes:
-    """As much of the body as comes, at most 64 KiB: the status alone already says what happened."""
-    body = b""
-    with contextlib.suppress(*failures.CONNECTION_ERRORS):
-        while len(body) < 65536 and (part := response.read1(65536)):
-            body += part
-    return body
-
-
-def _numbers(values: Mapping[str, JSON]) -> dict[str, float]:
-    return {k: v for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-
-
-def _int(value: JSON) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+@contextmanager
+def watched(
+    endpoint: Endpoint, request: Request[T], observer: CallObserver | None, model: str | None
+) -> Iterator[Watched]:
+    """Tell ``observer`` of a request that makes the model work: that it begins, then its end or its failure, once."""
+    body = request.named(model)
+    call = None
+    if observer is not None and request.operation is not None and isinstance(body, Mapping):
+        name = body.get("model")
+        shown = name if isinstance(name, str) else model
+        call = observer.start(request.operation, shown, endpoint.host, endpoint.port, body)
+    sent_ns = clock.now_ns()
+    watch = Watched(call)
+    try:
+        yield watch
+    except BaseException as exc:
+        if call is not None:
+            call.fail(exc)
+        raise
+    if call is None:
+        return
+    data = watch.data if isinstance(watch.data, Mapping) else {}
+    usage = data.get("usage")
+    used = count(usage.get("prompt_tokens")) if isinstance(usage, Mapping) else None
+    served = data.get("model")
+    served = served if isinstance(served, str) else None
+    call.end(Outcome(sent_ns, None, clock.now_ns(), None, None, served, used, None, Timings()))

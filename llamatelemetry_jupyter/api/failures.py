@@ -15,7 +15,14 @@ from collections.abc import Mapping
 from typing import TypeGuard
 
 from .. import escape
-from ..errors import RequestError, ServerError
+from ..errors import (
+    ContextFullError,
+    LoadingError,
+    NotSupportedError,
+    RequestError,
+    ServerError,
+    UnauthorizedError,
+)
 from ..values import JSON
 
 _SHOWN = 300
@@ -52,50 +59,77 @@ def reported(error: Mapping[str, JSON], *, status: int | None = None, wanted_tok
     kind = error.get("type")
     kind = quoted(kind) if isinstance(kind, str) else None
     text = quoted(error.get("message") or f"status {status}")
-    message, hint = _explained(status, kind, text, error, wanted_tokens)
-    return RequestError(message, hint=hint, status=status, kind=kind)
+    error_class, message, hint = _explained(status, kind, text, error, wanted_tokens)
+    return error_class(message, hint=hint, status=status, kind=kind)
 
 
 def _explained(
     status: int | None, kind: str | None, text: str, error: Mapping[str, JSON], wanted_tokens: int
-) -> tuple[str, str]:
+) -> tuple[type[RequestError], str, str]:
+    lowered = text.lower()
     if kind == "exceed_context_size_error":
-        prompt, context = error.get("n_prompt_tokens"), error.get("n_ctx")
-        if _count(prompt) and _count(context):
-            return (
-                f"the prompt has {prompt} tokens, but a slot's context holds {context}",
-                f"%llama start --ctx {fitting_context(prompt + wanted_tokens)} --restart",
-            )
-        return f"the prompt is larger than a slot's context: {text}", "%llama start --ctx 8192 --restart"
-    if "context size has been exceeded" in text.lower():
+        return ContextFullError, *_too_large(text, error, wanted_tokens)
+    if "context size has been exceeded" in lowered:
         return (
+            ContextFullError,
             "the context is full: requests that ran together needed more than the server holds",
             "%llama start --ctx 8192 --restart, or send fewer requests at a time",
         )
     if status == 401:
-        return "the server did not accept the API key", "%llama attach URL --api-key KEY"
+        return UnauthorizedError, "the server did not accept the API key", "%llama attach URL --api-key KEY"
     if status == 403:
-        return f"the server has this switched off: {text}", "use a server that offers it: %llama attach URL"
+        return (
+            NotSupportedError,
+            f"the server has this switched off: {text}",
+            "use a server that offers it: %llama attach URL",
+        )
     if status == 404:
-        return f"the server does not know this address or model: {text}", "%llama status, and compare URL and model"
-    if status == 503 and "loading" in text.lower():
-        return "the server is still loading its model", "wait until %llama status says ready, then run the cell again"
+        return (
+            RequestError,
+            f"the server does not know this address or model: {text}",
+            "%llama status, and compare URL and model",
+        )
+    if status == 503 and "loading" in lowered:
+        return (
+            LoadingError,
+            "the server is still loading its model",
+            "wait until %llama status says ready, then run the cell again",
+        )
     if status == 503:
-        return f"the server is busy: {text}", "run the cell again, or %llama start --slots 4 --restart"
+        return (
+            RequestError,
+            f"the server is busy: {text}",
+            "run the cell again, or %llama start --slots 4 --restart",
+        )
     if status == 501:
         flag = _FLAG.search(text)
         remedy = f"%llama start {flag[1]} --restart" if flag else "use a model that can do it: %llama start MODEL"
-        return f"this server cannot do that: {text}", remedy
-    if "pooling" in text.lower():
-        return f"the server was started without pooling: {text}", "%llama start --embeddings --pooling mean --restart"
-    if "grammar" in text.lower() or "schema" in text.lower():
+        return NotSupportedError, f"this server cannot do that: {text}", remedy
+    if "pooling" in lowered:
         return (
+            RequestError,
+            f"the server was started without pooling: {text}",
+            "%llama start --embeddings --pooling mean --restart",
+        )
+    if "grammar" in lowered or "schema" in lowered:
+        return (
+            RequestError,
             f"the server cannot follow this JSON schema or grammar: {text}",
             "simplify the schema given as json_schema",
         )
     if status is not None and 400 <= status < 500:
-        return f"the server refused the request: {text}", "correct the option or message that it names"
-    return f"the server failed: {text}", "%llama logs"
+        return RequestError, f"the server refused the request: {text}", "correct the option or message that it names"
+    return RequestError, f"the server failed: {text}", "%llama logs"
+
+
+def _too_large(text: str, error: Mapping[str, JSON], wanted_tokens: int) -> tuple[str, str]:
+    prompt, context = error.get("n_prompt_tokens"), error.get("n_ctx")
+    if not _count(prompt) or not _count(context):
+        return f"the prompt is larger than a slot's context: {text}", "%llama start --ctx 8192 --restart"
+    return (
+        f"the prompt has {prompt} tokens, but a slot's context holds {context}",
+        f"%llama start --ctx {fitting_context(prompt + wanted_tokens)} --restart",
+    )
 
 
 def _count(value: JSON) -> TypeGuard[int]:

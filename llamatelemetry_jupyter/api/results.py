@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,7 +77,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One entry of ``/v1/models``; sizes in bytes, contexts in tokens."""
+    """One entry of ``/v1/models``; sizes in bytes, contexts in tokens; a router adds a ``status``"""
 
     id: str
     aliases: tuple[str, ...]
@@ -88,6 +87,7 @@ class ModelInfo:
     size_bytes: int | None
     embedding_size: int | None
     vocabulary: int | None
+    status: str | None = None
     raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -103,57 +103,146 @@ class ModelInfo:
             size_bytes=meta.get("size"),
             embedding_size=meta.get("n_embd"),
             vocabulary=meta.get("n_vocab"),
+            status=(data.get("status") or {}).get("value"),
             raw=data,
         )
 
 
-_SAMPLE = re.compile(r"^([A-Za-z_:][\w:]*)(\{[^}]*\})?\s+(\S+)", re.ASCII)
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token and the bytes that it stands for; ``text`` is ``None`` where they are no text of their own."""
+
+    id: int
+    bytes: bytes
+    text: str | None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Piece:
+        """From the server's object, whose ``piece`` is text, or a list of bytes where these are not UTF-8."""
+        piece = data["piece"]
+        if isinstance(piece, str):
+            return cls(int(data["id"]), piece.encode("utf-8", "surrogatepass"), piece)
+        return cls(int(data["id"]), bytes(piece), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
-    """``/metrics``: every sample by name, without the ``llamacpp:`` prefix; labels stay part of the name.
+class Embeddings:
+    """Vectors in the order of the texts; ``len()``, iteration and ``[i]`` are theirs."""
 
-    Counters only grow until the server restarts. The two ``*_tokens_seconds`` gauges are reset by every scrape, so two
-    readers spoil each other's: rates belong to the counters. ``None``: the server does not have it.
-    """
-
-    values: Mapping[str, float]
+    vectors: tuple[tuple[float, ...], ...]
+    model: str | None = None
+    input_tokens: int | None = None
+    raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def parse(cls, text: str) -> Metrics:
-        """From Prometheus' text format; lines that are not samples are passed over."""
-        values: dict[str, float] = {}
-        for line in text.splitlines():
-            if (match := _SAMPLE.match(line)) is None:
-                continue
-            try:
-                values[match[1].removeprefix("llamacpp:") + (match[2] or "")] = float(match[3])
-            except ValueError:
-                continue
-        return cls(values)
+    def of(cls, data: Mapping[str, Any], texts: int) -> Embeddings:
+        """From the server's object; raises ``ValueError`` when it does not have a vector for each of ``texts``."""
+        rows = sorted(data["data"], key=lambda row: int(row["index"]))
+        if [row["index"] for row in rows] != list(range(texts)):
+            raise ValueError("not one vector per text")
+        used = (data.get("usage") or {}).get("prompt_tokens")
+        return cls(tuple(tuple(map(float, row["embedding"])) for row in rows), data.get("model"), used, data)
 
-    @property
-    def input_tokens(self) -> int | None:
-        """Prompt tokens since the start, cached ones included."""
-        computed = self._count("prompt_tokens_total")
-        return None if computed is None else computed + (self._count("prompt_tokens_cached_total") or 0)
+    def __len__(self) -> int:
+        return len(self.vectors)
 
-    @property
-    def output_tokens(self) -> int | None:
-        """Generated tokens of requests that have ended."""
-        return self._count("tokens_predicted_total")
+    def __getitem__(self, index: int) -> tuple[float, ...]:
+        return self.vectors[index]
 
-    @property
-    def processing(self) -> int | None:
-        """Requests that have a slot."""
-        return self._count("requests_processing")
 
-    @property
-    def queued(self) -> int | None:
-        """Requests that wait for a slot."""
-        return self._count("requests_deferred")
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document with its place in the list that was given and its relevance: the higher, the closer."""
 
-    def _count(self, name: str) -> int | None:
-        value = self.values.get(name)
-        return None if value is None else int(value)
+    index: int
+    relevance: float
+    document: str
+
+    @classmethod
+    def all(cls, data: Mapping[str, Any], documents: Sequence[str]) -> tuple[Ranked, ...]:
+        """From the server's object, best first."""
+        rows = [(int(row["index"]), float(row["relevance_score"])) for row in data["results"]]
+        if any(not 0 <= index < len(documents) for index, _ in rows):
+            raise IndexError("a document that was not given")
+        found = [cls(index, relevance, documents[index]) for index, relevance in rows]
+        return tuple(sorted(found, key=lambda one: -one.relevance))
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFile:
+    """What happened to a slot's cache: tokens that were saved, restored or erased, bytes of the file, seconds."""
+
+    slot: int
+    tokens: int
+    bytes: int | None
+    duration_s: float | None
+    raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> SlotFile:
+        """From the answer to any of the three actions."""
+        tokens = next(data[name] for name in ("n_saved", "n_restored", "n_erased") if name in data)
+        size = data.get("n_written", data.get("n_read"))
+        spent = [value for name, value in (data.get("timings") or {}).items() if name.endswith("_ms")]
+        return cls(int(data["id_slot"]), int(tokens), size, spent[0] / 1000 if spent else None, data)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraAdapter:
+    """A LoRA adapter of the server; ``scale`` 1 acts as trained, 0 not at all."""
+
+    id: int
+    path: str
+    scale: float
+    raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> LoraAdapter:
+        """From one object of the server's list."""
+        return cls(int(data["id"]), str(data.get("path", "")), float(data["scale"]), data)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """How far the answer of a conversation is; times in Unix seconds, ``None``: not yet."""
+
+    conversation: str
+    done: bool
+    bytes: int
+    started_s: float
+    ended_s: float | None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> StreamState:
+        """From one object of the server's list."""
+        return cls(
+            str(data["conversation_id"]),
+            bool(data["is_done"]),
+            int(data["total_bytes"]),
+            float(data["started_at"]),
+            float(data["completed_at"]) or None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """Something that happened to a router's model; ``progress`` of a load 0..1, ``status`` its new one."""
+
+    model: str
+    event: str
+    status: str | None
+    progress: float | None
+    raw: Mapping[str, JSON] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> ModelEvent:
+        """From one event of ``/models/sse``."""
+        inner = data.get("data") or {}
+        progress = (inner.get("progress") or {}).get("value")
+        return cls(
+            str(data["model"]),
+            str(data.get("event", "")),
+            inner.get("status"),
+            None if progress is None else float(progress),
+            data,
+        )

@@ -10,7 +10,7 @@ from realengine import Engine, running_engine
 from recorder import Recorder
 
 from llamatelemetry_jupyter.api.client import LlamaCppClient
-from llamatelemetry_jupyter.api.results import Metrics
+from llamatelemetry_jupyter.api.metrics import Metrics
 from llamatelemetry_jupyter.errors import CommandError, RequestError, ServerError
 from llamatelemetry_jupyter.values import Answer
 

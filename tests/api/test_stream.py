@@ -240,7 +240,9 @@ def answered(
             peer.sendall(f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n".encode() + body)
 
     threading.Thread(target=serve, daemon=True).start()
-    return LlamaCppClient(f"http://127.0.0.1:{listener.getsockname()[1]}", observer=recorder, timeout_s=5)
+    return LlamaCppClient(
+        f"http://127.0.0.1:{listener.getsockname()[1]}", observer=recorder, timeout_s=5, loading_wait_s=0
+    )
 
 
 def length_of(request: bytes) -> int:
