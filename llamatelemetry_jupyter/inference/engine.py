@@ -2,78 +2,171 @@
 
 from __future__ import annotations
 
-import math
+import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from ..api.client import DEFAULT_MAX_TOKENS, LlamaCppClient, Message
-from ..api.stream import TokenStream
-from ..errors import CommandError
+from ..api.client import LlamaCppClient, Message
+from ..errors import CommandError, ServerError
 from ..values import JSON, Answer, CallObserver, ServerHandle, TokenEvent
+from .metrics import EngineMetrics, Meter
+from .options import chat_request, completion_request
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ..api.stream import TokenStream
+    from ..server.process import ServerManager
+    from ..server.settings import ServerSettings
+    from .batch import BatchResult, OnProgress
+    from .options import ChatOptions, Options
+    from .tools import Approve, Tool, ToolRun
+
+T = TypeVar("T")
+_names = (f"engine{number}" for number in itertools.count(1))
 
 
 class InferenceEngine:
-    """Chat with the model of a server: ``InferenceEngine(handle).chat("Why is the sky blue?")``.
+    """Answers of the model of a server: ``InferenceEngine(handle).chat("Why is the sky blue?")``.
 
-    ``server`` is a :class:`ServerHandle` (kept as :attr:`handle`), a URL or a :class:`LlamaCppClient`; ``system`` is
-    said before every prompt that brings no system message of its own. :attr:`last` keeps the newest answer of
-    :meth:`chat`, also the part that had come when it was interrupted or broke.
+    ``server`` is a :class:`ServerHandle` (kept as :attr:`handle`), a URL or a :class:`LlamaCppClient`; without one,
+    :meth:`load_model` starts a server that this engine owns, and ends with it: use it in a ``with`` block then.
+    ``observer`` is told of every request; ``system`` is said before every prompt that brings no system message of its
+    own. :attr:`last` keeps the newest answer, also the part that had come when it was interrupted or broke, and
+    :attr:`last_batch` the newest batch. Calls take the options of :class:`~.options.ChatOptions`.
     """
 
     def __init__(
         self,
-        server: ServerHandle | LlamaCppClient | str,
+        server: ServerHandle | LlamaCppClient | str | None = None,
         observer: CallObserver | None = None,
         system: str | None = None,
     ) -> None:
-        if isinstance(server, LlamaCppClient):
-            self.client = server
-        elif isinstance(server, ServerHandle):
-            self.client = LlamaCppClient.of(server, observer)
-        else:
-            self.client = LlamaCppClient(server, observer=observer)
-        self.handle = server if isinstance(server, ServerHandle) else None
+        self.handle: ServerHandle | None = None
         self.system = system
         self.last: Answer | None = None
+        self.last_batch: BatchResult | None = None
+        self._client: LlamaCppClient | None = None
+        self._manager: ServerManager | None = None
+        self._loaded: ServerSettings | None = None
+        self._meter = Meter(observer)
+        if isinstance(server, LlamaCppClient):
+            self._meter = Meter(observer or server.observer)
+            self._client = copy.copy(server)  # the user's own goes on telling only the observer that it was given
+            self._client.observer = self._meter
+        elif server is not None:
+            self._connect(server)
+
+    @property
+    def client(self) -> LlamaCppClient:
+        """The client that sends this engine's requests; raises ServerError while no model is loaded."""
+        if self._client is None:
+            raise ServerError("no model is loaded", hint='engine.load_model("smollm2-135m")')
+        return self._client
+
+    # ---------------------------------------------------------------------------------------------- a server of its own
+
+    def load_model(
+        self,
+        model: str = "smollm2-135m",
+        *,
+        on_progress: Callable[[str, float | None], None] | None = None,
+        timeout_s: float = 120.0,
+        **settings: Any,
+    ) -> ServerHandle:
+        """The running server, started with ``model`` (a known name or a .gguf file) when it was not.
+
+        ``settings`` are those of :class:`~..server.settings.ServerSettings`. Another model or other settings replace
+        the server; the same ones change nothing. Raises CommandError on an engine whose server is somebody else's.
+        """
+        from ..server.process import ServerManager
+        from ..server.settings import ServerSettings
+
+        if self._client is not None and self._manager is None:
+            raise CommandError("this engine speaks to a server that it did not start", hint="InferenceEngine()")
+        if self._manager is None:
+            self._manager = ServerManager(next(_names))
+        try:
+            wanted = ServerSettings(model=model, **settings)
+        except TypeError as error:
+            raise CommandError(f"load_model: {error}", hint="help(lt.ServerSettings)") from error
+        running = self._manager.handle
+        if running is None or wanted != self._loaded:
+            running = self._manager.start(wanted, on_progress=on_progress, timeout_s=timeout_s, replace=True)
+            self._loaded = wanted
+            self._connect(running)
+        return running
+
+    def unload_model(self) -> None:
+        """Stop the server that :meth:`load_model` started; nothing happens when there is none."""
+        if self._manager is None:
+            if self._client is not None:
+                raise CommandError("this engine's server is not its own to stop", hint="%llama stop")
+            return
+        self._manager.stop()
+        self._manager = self._client = self.handle = self._loaded = None
+
+    def __enter__(self) -> InferenceEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._manager is not None:
+            self.unload_model()
+
+    def _connect(self, server: ServerHandle | str) -> None:
+        if isinstance(server, ServerHandle):
+            self.handle = server
+            self._client = LlamaCppClient.of(server, self._meter)
+        else:
+            self._client = LlamaCppClient(server, observer=self._meter)
+
+    # ------------------------------------------------------------------------------------------------------- one answer
 
     def chat(
         self,
         prompt: str | Sequence[Message],
         *,
-        model: str | None = None,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        seed: int | None = None,
-        json_schema: Mapping[str, JSON] | None = None,
-        stop: str | Sequence[str] | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
         on_event: Callable[[TokenEvent], None] | None = None,
-        keep_events: bool = False,
-        **options: JSON,
+        **options: Unpack[ChatOptions],
     ) -> Answer:
         """The whole answer; ``on_event`` sees each event as it comes, in this thread.
 
         An interrupt ends the request on the server and is raised again; an error is raised; :attr:`last` then holds
-        the partial answer. Options as for :meth:`stream`.
+        the partial answer. Prompt and options as for :meth:`stream`.
         """
         self.last = None
-        stream = self.stream(
-            prompt,
-            model=model,
-            system=system,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            json_schema=json_schema,
-            stop=stop,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            keep_events=keep_events,
-            **options,
-        )
+        return self._drained(self.stream(prompt, **options), on_event)
+
+    #: The seed's name of :meth:`chat`.
+    infer = chat
+
+    def stream(self, prompt: str | Sequence[Message], **options: Unpack[ChatOptions]) -> TokenStream:
+        """The answer as a stream of events.
+
+        ``prompt`` is text or a list of ``{"role", "content"}``. Raises :class:`CommandError` for an option that is not
+        known or a value that cannot be meant, before anything is sent.
+        """
+        request = chat_request(options)
+        return self.client.chat_stream(self.messages(prompt, request.pop("system", None)), **request)
+
+    def generate(
+        self, text: str, *, on_event: Callable[[TokenEvent], None] | None = None, **options: Unpack[Options]
+    ) -> Answer:
+        """The continuation of raw text, without a chat template: for base models and prompts written token by token."""
+        self.last = None
+        return self._drained(self.generate_stream(text, **options), on_event)
+
+    def generate_stream(self, text: str, **options: Unpack[Options]) -> TokenStream:
+        """The continuation of raw text as a stream of events; each carries its token's id."""
+        if not text:
+            raise CommandError("there is no text to go on with", hint='engine.generate("Once upon a time")')
+        return self.client.complete_stream(text, **completion_request(options))
+
+    def _drained(self, stream: TokenStream, on_event: Callable[[TokenEvent], None] | None) -> Answer:
         try:
             with stream:
                 for event in stream:
@@ -83,53 +176,70 @@ class InferenceEngine:
             self.last = answer = stream.answer
         return answer
 
-    def stream(
+    # --------------------------------------------------------------------------------------------------- many, and more
+
+    def batch_infer(
+        self,
+        prompts: Sequence[str | Sequence[Message]],
+        *,
+        parallel: int | None = None,
+        progress: bool | OnProgress = True,
+        **options: Unpack[ChatOptions],
+    ) -> BatchResult:
+        """The answers to many prompts, in their order; see :func:`.batch.run`."""
+        from .batch import run
+
+        return run(self, prompts, parallel=parallel, progress=progress, **options)
+
+    @overload
+    def structured(
+        self, prompt: str | Sequence[Message], form: type[T], *, retries: int = 2, **options: Unpack[ChatOptions]
+    ) -> T: ...
+
+    @overload
+    def structured(
         self,
         prompt: str | Sequence[Message],
+        form: Mapping[str, JSON],
         *,
-        model: str | None = None,
-        system: str | None = None,
-        temperature: float | None = None,
-        max_tokens: int = DEFAULT_MAX_TOKENS,
-        seed: int | None = None,
-        json_schema: Mapping[str, JSON] | None = None,
-        stop: str | Sequence[str] | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        min_p: float | None = None,
-        keep_events: bool = False,
-        **options: JSON,
-    ) -> TokenStream:
-        """The answer as a stream of events.
+        retries: int = 2,
+        **options: Unpack[ChatOptions],
+    ) -> JSON: ...
 
-        ``prompt`` is text or a list of ``{"role", "content"}``; ``temperature`` ≥ 0 (0: always the likeliest token);
-        ``seed`` repeats an answer; ``json_schema`` forces the form of the answer, which is then in ``Answer.parsed``;
-        ``stop`` ends it at these texts; further ``options`` are fields of llama.cpp's chat request. ``None`` leaves the
-        server's default. Raises :class:`CommandError` for a value that cannot be meant.
-        """
-        _in_range("temperature", temperature, 0, math.inf)
-        _in_range("top_p", top_p, 0, 1)
-        _in_range("min_p", min_p, 0, 1)
-        _in_range("top_k", top_k, 0, math.inf)
-        _in_range("seed", seed, 0, 2**32 - 1)
-        _in_range("max_tokens", max_tokens, 1, math.inf)
-        return self.client.chat_stream(
-            self._messages(prompt, system),
-            model=model,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            min_p=min_p,
-            seed=seed,
-            stop=[stop] if isinstance(stop, str) else list(stop) if stop is not None else None,
-            response_format=_response_format(json_schema),
-            parse_json=json_schema is not None,
-            keep_events=keep_events,
-            **options,
-        )
+    def structured(
+        self, prompt: str | Sequence[Message], form: Any, *, retries: int = 2, **options: Unpack[ChatOptions]
+    ) -> Any:
+        """The answer as an object of type ``form``, or as the value of a JSON schema; see :func:`.structured.ask`."""
+        from .structured import ask
 
-    def _messages(self, prompt: str | Sequence[Message], system: str | None) -> list[Message]:
+        return ask(self, prompt, form, retries=retries, **options)
+
+    def run_tools(
+        self,
+        prompt: str | Sequence[Message],
+        functions: Sequence[Tool],
+        *,
+        max_rounds: int = 8,
+        approve: Approve | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> ToolRun:
+        """The answer of a model that may call ``functions``, and the calls that it made; see :func:`.tools.run`."""
+        from .tools import run
+
+        return run(self, prompt, functions, max_rounds=max_rounds, approve=approve, **options)
+
+    def get_metrics(self) -> EngineMetrics:
+        """Requests, tokens, rates and waiting times of this engine, from whatever thread they came."""
+        return self._meter.read()
+
+    def reset_metrics(self) -> None:
+        """Count from zero."""
+        self._meter.reset()
+
+    # -------------------------------------------------------------------------------------------------------- the parts
+
+    def messages(self, prompt: str | Sequence[Message], system: str | None = None) -> list[Message]:
+        """What is sent for ``prompt``, the system prompt first; raises CommandError when it says nothing."""
         messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         for message in messages:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
@@ -144,24 +254,22 @@ class InferenceEngine:
             messages.insert(0, {"role": "system", "content": spoken})
         return messages
 
+    def context(self) -> int | None:
+        """Tokens of context that one request gets; ``None`` where the server does not say."""
+        if self.handle is not None and self.handle.ctx_per_slot is not None:
+            return self.handle.ctx_per_slot
+        return self.client.props().ctx_per_slot if self._speaks_llama() else None
+
+    def slots(self) -> int:
+        """Requests that the server answers at the same time; 1 where it does not say."""
+        if self.handle is not None and self.handle.slots is not None:
+            return self.handle.slots
+        return (self.client.props().slots if self._speaks_llama() else None) or 1
+
+    def _speaks_llama(self) -> bool:
+        return self.handle is None or self.handle.backend in ("llama.cpp", "router")
+
 
 def _says_something(message: Message) -> bool:
     content = message.get("content")
     return bool(content.strip()) if isinstance(content, str) else bool(content or message.get("tool_calls"))
-
-
-def _in_range(name: str, value: float | None, low: float, high: float) -> None:
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high):
-        return
-    allowed = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-    raise CommandError(f"{name} must be a number {allowed}, not {value!r}", hint="%llama chat --help")
-
-
-def _response_format(schema: Mapping[str, JSON] | None) -> JSON:
-    if schema is None:
-        return None
-    if not isinstance(schema, Mapping):
-        raise CommandError(
-            f"json_schema must be a dict, not {type(schema).__name__}", hint='json_schema={"type": "object", …}'
-        )
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": dict(schema)}}

@@ -6,15 +6,18 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 from faultproxy import fault_proxy
 from realengine import Engine
 from recorder import Recorder
 
 from llamatelemetry_jupyter.api.client import LlamaCppClient
-from llamatelemetry_jupyter.errors import CommandError, ServerError
+from llamatelemetry_jupyter.errors import CommandError, RequestError, ServerError
 from llamatelemetry_jupyter.inference.engine import InferenceEngine
+from llamatelemetry_jupyter.inference.metrics import EngineMetrics
 from llamatelemetry_jupyter.values import ModelRef, ServerHandle, TokenEvent
 
 pytestmark = pytest.mark.engine
@@ -25,11 +28,6 @@ SCHEMA = {
     "required": ["city", "size"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def llm(client: LlamaCppClient) -> InferenceEngine:
-    return InferenceEngine(client)
 
 
 def test_chat_with_a_server_handle(engine: Engine, recorder: Recorder) -> None:
@@ -151,3 +149,88 @@ def test_values_that_cannot_be_meant(llm: InferenceEngine, recorder: Recorder, o
         llm.chat("Hello", **option)
     assert next(iter(option)) in str(caught.value)
     assert not recorder.calls
+
+
+def test_a_misspelt_option_is_named_before_anything_is_sent(llm: InferenceEngine, recorder: Recorder) -> None:
+    with pytest.raises(CommandError, match="option 'temprature' is not known") as caught:
+        llm.chat("Hello", temprature=0)
+    assert caught.value.hint == "temperature=…"
+    with pytest.raises(CommandError, match="'system' is for chat"):
+        llm.generate("Hello", system="x")
+    assert not recorder.calls
+
+
+def test_other_fields_of_the_server_pass_as_they_are(llm: InferenceEngine, recorder: Recorder) -> None:
+    llm.chat("Hello", max_tokens=2, fields={"mirostat": 2})
+    assert recorder.last.request["mirostat"] == 2
+    assert "fields" not in recorder.last.request
+
+
+def test_generate_goes_on_with_raw_text(llm: InferenceEngine, recorder: Recorder) -> None:
+    answer = llm.generate("One, two, three, four,", max_tokens=3, temperature=0)
+    assert answer.text.strip().startswith("five")
+    assert recorder.last.operation == "text_completion"
+    assert llm.last == answer
+    ids = [event.token_id for event in llm.generate_stream("Once", max_tokens=3) if event.kind == "text"]
+    assert all(isinstance(one, int) for one in ids)
+    with pytest.raises(CommandError, match="no text to go on with"):
+        llm.generate("")
+
+
+def test_a_grammar_forces_the_answer(llm: InferenceEngine) -> None:
+    assert llm.chat("Yes or no?", grammar='root ::= "maybe"', max_tokens=8).text == "maybe"
+
+
+def test_metrics_count_what_ended_and_how(llm: InferenceEngine, engine: Engine) -> None:
+    assert llm.get_metrics() == EngineMetrics()
+    answers = [llm.chat("Say hello.", max_tokens=4, ignore_eos=True) for _ in range(3)]
+    stream = llm.stream("Say hello.", max_tokens=50, ignore_eos=True)
+    next(event for event in stream if event.kind == "text")
+    stream.cancel()
+    with pytest.raises(RequestError):
+        llm.chat("Hello", max_tokens=4, grammar="not a grammar")
+    found = llm.get_metrics()
+    assert (found.requests, found.failed, found.interrupted) == (5, 1, 1)
+    assert found.output_tokens >= 13
+    assert found.input_tokens >= sum(a.input_tokens for a in answers)
+    assert 0 < found.ttft_p50_s <= found.ttft_p95_s <= found.duration_p95_s
+    assert found.decode_tokens_per_s > 1
+    llm.reset_metrics()
+    assert llm.get_metrics() == EngineMetrics()
+
+
+def test_the_clients_own_calls_are_not_counted(client: LlamaCppClient, recorder: Recorder) -> None:
+    llm = InferenceEngine(client)
+    client.chat([{"role": "user", "content": "Hi"}], max_tokens=1)
+    assert llm.get_metrics().requests == 0
+    llm.infer("Hi", max_tokens=1)
+    assert llm.get_metrics().requests == 1
+    assert len(recorder.calls) == 2
+
+
+def test_an_engine_with_a_server_of_its_own(model_path: Path) -> None:
+    with InferenceEngine() as llm:
+        with pytest.raises(ServerError, match="no model is loaded"):
+            llm.chat("Hello")
+        handle = llm.load_model(str(model_path), ctx=512, slots=2)
+        assert llm.load_model(str(model_path), ctx=512, slots=2).pid == handle.pid
+        assert (llm.context(), llm.slots()) == (512, 2)
+        assert llm.chat("Hello", max_tokens=3).server == handle.name
+        other = llm.load_model(str(model_path), ctx=1024)
+        assert other.pid != handle.pid
+        assert not psutil.pid_exists(handle.pid)
+        assert llm.chat("Hello", max_tokens=3).output_tokens == 3
+        with pytest.raises(CommandError, match="ctxx"):
+            llm.load_model(str(model_path), ctxx=1)
+    assert not psutil.pid_exists(other.pid)
+    assert llm.handle is None
+    llm.unload_model()
+
+
+def test_a_server_of_somebody_else_is_neither_replaced_nor_stopped(llm: InferenceEngine) -> None:
+    for refused in (llm.load_model, llm.unload_model):
+        with pytest.raises(CommandError, match="own|did not start"):
+            refused()
+    with llm:
+        pass
+    assert llm.client.health()
