@@ -26,6 +26,8 @@ if sys.argv[3] == "embeddings":
     p.kv_unified = True  # with slots of their own, texts of different lengths are pooled wrongly when they run together
 if sys.argv[3] == "rank":
     p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+elif sys.argv[3].endswith(".jinja"):
+    p.chat_template = open(sys.argv[3]).read()
 p.warmup = False
 server = xllamacpp.Server(p)
 print(server.listening_address, flush=True)
@@ -51,7 +53,8 @@ def model_path() -> Path:
 def running_engine(kind: str = "chat") -> Iterator[Engine]:
     """An engine that ends with the block, and also when this process dies (its input closes).
 
-    ``embeddings``: started for embeddings (mean), saved slots and ``POST /props``; ``rank``: for ranking.
+    ``embeddings``: started for embeddings (mean), saved slots and ``POST /props``; ``rank``: for ranking;
+    the path of a ``.jinja`` file: with that chat template.
     """
     slots = tempfile.TemporaryDirectory(prefix="llamatelemetry-slots-")
     process = subprocess.Popen(

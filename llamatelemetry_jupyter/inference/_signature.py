@@ -41,7 +41,7 @@ class Signature:
             raise CommandError(f"{name} is async; a call has to return its result", hint=f"def {name}(…): …")
         try:
             parameters = inspect.signature(function).parameters.values()
-            hints = typing.get_type_hints(function)
+            hints = typing.get_type_hints(function, include_extras=True)
         except (TypeError, ValueError, NameError) as error:
             said = f"the signature of {name} cannot be read: {error}"
             raise CommandError(said, hint="plain types: str, int, list[str]") from error

@@ -35,7 +35,7 @@ BATCH_TEXTS = 32
 class Embeddings:
     """Vectors of texts from the server of ``engine``, which was started with ``embeddings=True``.
 
-    ``cache`` is a file in which vectors are kept between kernels; without one they are kept in memory. Both hold at
+    The same object may be used on any thread. ``cache`` is a file in which vectors are kept between kernels; without one they are kept in memory. Both hold at
     most ``cache_bytes`` (256 MiB), the least recently used go first.
     """
 
@@ -67,7 +67,9 @@ class Embeddings:
         missing = list(dict.fromkeys(i for i, key in enumerate(keys) if key not in found))
         first = {keys[i]: i for i in reversed(missing)}  # key → the first text that has it
         todo = sorted(first.values())
-        tell: OnProgress = (lambda *_: None) if progress is False else Bar("texts") if progress is True else progress
+        if progress is True and len(todo) > BATCH_TEXTS:
+            progress = Bar("texts")
+        tell: OnProgress = (lambda *_: None) if isinstance(progress, bool) else progress
         try:
             for start in range(0, len(todo), BATCH_TEXTS):
                 part = todo[start : start + BATCH_TEXTS]
@@ -86,6 +88,7 @@ class Embeddings:
 
         Rows keep their index; the best is first. Empty cells are left out.
         """
+        _check(k)
         return self.index(frame, column).search(query, k)
 
     def index(self, frame: DataFrame, column: str, *, progress: bool | OnProgress = True) -> EmbeddingIndex:
@@ -99,7 +102,9 @@ class Embeddings:
         if column not in frame.columns:
             raise CommandError(f"no column {column!r}", hint=f"one of: {', '.join(map(str, frame.columns[:20]))}")
         held = frame[column]
-        kept = frame[held.map(lambda value: isinstance(value, str) and bool(value.strip()))]
+        if held.ndim != 1:
+            raise CommandError(f"{column!r} names several columns", hint="give each column a name of its own")
+        kept = frame[held.map(lambda value: isinstance(value, str) and bool(value.strip())).astype(bool)]
         if not len(kept) and len(held.dropna()):
             raise CommandError(f"column {column!r} holds no text", hint=f"frame[{column!r}].astype(str)")
         return EmbeddingIndex(self, kept, self.embed(kept[column].tolist(), progress=progress))
@@ -151,8 +156,7 @@ class EmbeddingIndex:
         """The ``k`` rows nearest to ``query``, the best first, with a column ``similarity``: the cosine, −1..1."""
         import numpy as np
 
-        if type(k) is not int or k < 1:
-            raise CommandError(f"k must be at least 1, not {k!r}", hint="search(query, k=5)")
+        _check(k)
         if not len(self):
             return self.frame.assign(similarity=np.zeros(0, np.float32))
         near = self.vectors @ self.embeddings.embed(query)[0]
@@ -163,6 +167,11 @@ class EmbeddingIndex:
         return f"EmbeddingIndex({len(self)} rows × {self.vectors.shape[1] if self.vectors.ndim == 2 else 0})"
 
 
+def _check(k: int) -> None:
+    if type(k) is not int or k < 1:
+        raise CommandError(f"k must be at least 1, not {k!r}", hint="search(query, k=5)")
+
+
 def _unit(vectors: Vectors) -> Vectors:
     """Rows of length 1; a row of zeros stays one."""
     import numpy as np
@@ -170,7 +179,8 @@ def _unit(vectors: Vectors) -> Vectors:
     if vectors.ndim != 2 or not np.isfinite(vectors).all():
         raise RequestError("the server's vectors are not numbers of one length", hint="%llama logs")
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: Vectors = vectors / np.where(lengths > 0, lengths, np.float32(1)).astype(np.float32)
+    lengths[lengths == 0] = 1
+    scaled: Vectors = np.divide(vectors, lengths, dtype=np.float32)
     return scaled
 
 

@@ -229,7 +229,7 @@ def test_an_engine_with_a_server_of_its_own(model_path: Path) -> None:
 
 def test_a_server_of_somebody_else_is_neither_replaced_nor_stopped(llm: InferenceEngine) -> None:
     for refused in (llm.load_model, llm.unload_model):
-        with pytest.raises(CommandError, match="own|did not start"):
+        with pytest.raises(CommandError, match=r"own|did not start"):
             refused()
     with llm:
         pass
