@@ -35,8 +35,8 @@ BATCH_TEXTS = 32
 class Embeddings:
     """Vectors of texts from the server of ``engine``, which was started with ``embeddings=True``.
 
-    The same object may be used on any thread. ``cache`` is a file in which vectors are kept between kernels; without one they are kept in memory. Both hold at
-    most ``cache_bytes`` (256 MiB), the least recently used go first.
+    ``cache`` is a file in which vectors are kept between kernels; without one they are kept in memory. Both hold at
+    most ``cache_bytes`` (256 MiB), the least recently used go first. Safe on any thread.
     """
 
     def __init__(
