@@ -116,6 +116,7 @@ class Chat:
             raise CommandError("the prompt is empty", hint='chat.ask("Hello")')
         if (system := options.pop("system", None)) is not None:
             self.system = system
+        self.engine.last = None
         now: Message = {"role": "user", "content": text}
         dropped = self._too_many(before, now, options.get("max_tokens") or DEFAULT_MAX_TOKENS)
         answer = self.engine.chat([*self._messages(before[dropped:]), now], on_event=on_event, **options)
@@ -135,6 +136,8 @@ class Chat:
 
     def _too_many(self, turns: tuple[Turn, ...], now: Message, max_tokens: int) -> int:
         """How many of the oldest turns have to be left out; the server's own tokenizer and template count."""
+        if not self.engine.speaks_llama or (not turns and self.budget is None):
+            return 0  # nothing can be counted, or nothing left out: the server's own error says it better
         context = self.engine.context()
         limits = [limit for limit in (self.budget, context and context - max_tokens) if limit is not None]
         if not limits:

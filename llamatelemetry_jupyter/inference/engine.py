@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from ..api.stream import TokenStream
     from ..server.process import ServerManager
-    from ..server.settings import ServerSettings
     from .batch import BatchResult, OnProgress
     from .options import ChatOptions, Options
     from .tools import Approve, Tool, ToolRun
@@ -50,7 +49,6 @@ class InferenceEngine:
         self.last_batch: BatchResult | None = None
         self._client: LlamaCppClient | None = None
         self._manager: ServerManager | None = None
-        self._loaded: ServerSettings | None = None
         self._meter = Meter(observer)
         if isinstance(server, LlamaCppClient):
             self._meter = Meter(observer or server.observer)
@@ -92,10 +90,8 @@ class InferenceEngine:
             wanted = ServerSettings(model=model, **settings)
         except TypeError as error:
             raise CommandError(f"load_model: {error}", hint="help(lt.ServerSettings)") from error
-        running = self._manager.handle
-        if running is None or wanted != self._loaded:
-            running = self._manager.start(wanted, on_progress=on_progress, timeout_s=timeout_s, replace=True)
-            self._loaded = wanted
+        running = self._manager.start(wanted, on_progress=on_progress, timeout_s=timeout_s)
+        if running != self.handle:
             self._connect(running)
         return running
 
@@ -106,7 +102,7 @@ class InferenceEngine:
                 raise CommandError("this engine's server is not its own to stop", hint="%llama stop")
             return
         self._manager.stop()
-        self._manager = self._client = self.handle = self._loaded = None
+        self._manager = self._client = self.handle = None
 
     def __enter__(self) -> InferenceEngine:
         return self
@@ -254,20 +250,22 @@ class InferenceEngine:
             messages.insert(0, {"role": "system", "content": spoken})
         return messages
 
+    @property
+    def speaks_llama(self) -> bool:
+        """Whether the server has llama.cpp's own routes; a URL or a client is taken for one that has."""
+        return self.handle is None or self.handle.backend in ("llama.cpp", "router")
+
     def context(self) -> int | None:
         """Tokens of context that one request gets; ``None`` where the server does not say."""
         if self.handle is not None and self.handle.ctx_per_slot is not None:
             return self.handle.ctx_per_slot
-        return self.client.props().ctx_per_slot if self._speaks_llama() else None
+        return self.client.props().ctx_per_slot if self.speaks_llama else None
 
     def slots(self) -> int:
         """Requests that the server answers at the same time; 1 where it does not say."""
         if self.handle is not None and self.handle.slots is not None:
             return self.handle.slots
-        return (self.client.props().slots if self._speaks_llama() else None) or 1
-
-    def _speaks_llama(self) -> bool:
-        return self.handle is None or self.handle.backend in ("llama.cpp", "router")
+        return (self.client.props().slots if self.speaks_llama else None) or 1
 
 
 def _says_something(message: Message) -> bool:

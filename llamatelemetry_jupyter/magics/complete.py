@@ -1,18 +1,21 @@
-"""Tab after ``%llama``: the same parsers that parse the line, plus the names of models."""
+"""Tab after ``%llama``: the same parsers that parse the line, plus the names of models, servers and variables."""
 
 from __future__ import annotations
 
-from .router import COMMANDS, parser
+from typing import Any
 
-_CHOICES_FROM_CATALOGUE = ("start", "chat")
+from .router import CELL_COMMANDS, COMMANDS, parser
 
 
-def complete(_shell: object, line: str, symbol: str) -> list[str]:
+def complete(shell: Any, line: str, symbol: str) -> list[str]:
     """Words that can stand where ``symbol`` is being typed in ``line``."""
     magic, _, rest = line.lstrip().partition(" ")
     words = rest.split()
-    before = words[:-1] if symbol and words and words[-1] == symbol else words
-    command = "chat" if magic == "%%llama" else (before[0] if before else None)
+    # IPython takes a comma for the end of a word: of "a,b" only "b" is the symbol.
+    before = words[:-1] if symbol and words and words[-1].endswith(symbol) else words
+    command = before[0] if before else None
+    if magic == "%%llama" and command not in CELL_COMMANDS:
+        command = "chat"
     if command is None:
         return [name for name in COMMANDS if name.startswith(symbol)]
     if command not in COMMANDS:
@@ -24,6 +27,10 @@ def complete(_shell: object, line: str, symbol: str) -> list[str]:
         return _engines(command, symbol)
     if before and before[-1] in ("-N", "--name", "--server"):
         return [name for name in _servers() if name.startswith(symbol)]
+    if before and before[-1] in ("--from", "--json-schema"):
+        return [name for name in _variables(shell) if name.startswith(symbol)]
+    if before and before[-1] == "--column":
+        return [name for name in _columns(shell, before) if name.startswith(symbol)]
     if before and own.takes_value(before[-1]):
         return [value for value in own.values(before[-1]) if value.startswith(symbol)]
     if symbol.startswith("-") or command != "start":
@@ -36,6 +43,22 @@ def _servers() -> list[str]:
 
     session = existing()
     return [handle.name for handle in session.handles()] if session else []
+
+
+def _variables(shell: Any) -> list[str]:
+    """The notebook's own variables that hold something, modules and functions left out."""
+    hidden = getattr(shell, "user_ns_hidden", {})
+    return sorted(
+        name
+        for name, value in shell.user_ns.items()
+        if not name.startswith("_") and name not in hidden and (hasattr(value, "__len__") or isinstance(value, type))
+    )
+
+
+def _columns(shell: Any, before: list[str]) -> list[str]:
+    """The columns of the DataFrame that ``--from`` names."""
+    named = before[before.index("--from") + 1] if "--from" in before[:-1] else None
+    return [str(column) for column in getattr(shell.user_ns.get(named), "columns", ())]
 
 
 def _models(symbol: str) -> list[str]:

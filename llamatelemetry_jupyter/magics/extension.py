@@ -12,7 +12,8 @@ from typing import Any
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 _KEYS = ("%llama", "%%llama")
-_ANSWER = ("llamatelemetry_jupyter.values", "Answer")
+# Values that their own cell shows while they grow.
+_GROWN = (("llamatelemetry_jupyter.values", "Answer"), ("llamatelemetry_jupyter.views.comparison", "Comparison"))
 
 
 @magics_class
@@ -42,7 +43,8 @@ class _Loaded:
         self.cells = CellHooks(shell)
         self.cells.register()
         shell.events.register("post_run_cell", _after_cell)
-        shell.display_formatter.ipython_display_formatter.for_type_by_name(*_ANSWER, _show_answer)
+        for grown in _GROWN:
+            shell.display_formatter.ipython_display_formatter.for_type_by_name(*grown, _show_answer)
 
     def undo(self) -> None:
         """Take every entry away; safe when the user removed some of them already."""
@@ -60,8 +62,9 @@ class _Loaded:
         self.cells.unregister()
         formatter = shell.display_formatter.ipython_display_formatter
         # The formatter moves an entry from its by-name table to its by-type table when the type is first seen.
-        formatter.deferred_printers.pop(_ANSWER, None)
-        for known in [t for t in formatter.type_printers if (t.__module__, t.__name__) == _ANSWER]:
+        for grown in _GROWN:
+            formatter.deferred_printers.pop(grown, None)
+        for known in [t for t in formatter.type_printers if (t.__module__, t.__name__) in _GROWN]:
             formatter.type_printers.pop(known)
 
 

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import escape
-from ..values import Answer
 
 _MIN_INTERVAL_S = 0.1  # each update sends the whole text again, and front ends render Markdown slowly
 
-_streamed: tuple[Answer, int] | None = None
+_streamed: tuple[object, int] | None = None
 
 
 class Live:
@@ -59,7 +58,7 @@ class Live:
             sys.stdout.write(text + "\n")
 
 
-def mark_streamed(answer: Answer, execution_count: int) -> None:
+def mark_streamed(answer: object, execution_count: int) -> None:
     """Say that cell ``execution_count`` shows ``answer`` already: its displayhook shall not show it again."""
     global _streamed  # noqa: PLW0603 (one kernel runs one cell at a time)
     _streamed = (answer, execution_count)

@@ -21,11 +21,16 @@ COMMANDS = {
     "install": "download a build of the engine that uses this machine's GPU",
     "doctor": "what is there, what is missing, and what to type about it",
     "chat": "ask the model; %%llama does the same with the cell as prompt",
+    "compare": "one prompt, several temperatures, seeds or models, side by side",
+    "tokens": "how the model's tokenizer cuts a text",
+    "embed": "texts as vectors, and rows found by meaning",
     "spans": "the recorded spans as a table or a DataFrame",
     "trace": "one trace as a tree and a waterfall",
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
 }
+#: Commands that take the cell below ``%%llama COMMAND`` as their text; without a command it is ``chat``.
+CELL_COMMANDS = ("chat", "compare", "tokens", "embed")
 
 
 @cache
@@ -51,7 +56,7 @@ def overview() -> str:
 
 
 def run(shell: Any, line: str, cell: str | None) -> object:
-    """Run the command in ``line``; a cell's body is the prompt of ``chat``."""
+    """Run the command in ``line``; a cell's body is its prompt."""
     from ..session import current_session
 
     try:
@@ -85,9 +90,9 @@ def _command(line: str, cell: str | None) -> tuple[str, str]:
     if first in ("-h", "--help", "help") and cell is None:
         raise Help(overview() if not rest.strip() else parser(_known(rest.strip())).format_help())
     if cell is not None:
-        if first in COMMANDS and first != "chat":
+        if first in COMMANDS and first not in CELL_COMMANDS:
             raise CommandError(f"%%llama asks the model; {first} is a line of its own", hint=f"%llama {first}")
-        return ("chat", rest) if first == "chat" else ("chat", line.strip())
+        return (first, rest) if first in CELL_COMMANDS else ("chat", line.strip())
     if not first:
         raise Help(overview())
     return _known(first), rest

@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import escape
 from ...errors import CommandError, RequestError, ServerError
+from ...inference.interrupt import Interrupted
 from ...values import Answer, TokenEvent
 from ..output import Live, mark_streamed
 from ..parser import Parser
 from ..template import substitute
 
 if TYPE_CHECKING:
+    from ...inference.chat import Chat
+    from ...inference.engine import InferenceEngine
     from ...session import Session
 
 TAKES_PROMPT = True
 
 
-class Interrupted(KeyboardInterrupt):
-    """The cell was interrupted while it streamed; what had arrived is kept."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [
-            "Interrupted: the server stopped generating; the text so far is kept in _llama",
-            "  try: print(_llama.text)",
-        ]
+#: The conversation that ``--continue`` goes on with.
+_conversations: weakref.WeakKeyDictionary[Session, Chat] = weakref.WeakKeyDictionary()
 
 
 def configure(parser: Parser) -> None:
     """Options; the prompt is the rest of the line, or the cell."""
     parser.add_argument("-m", "--model", metavar="NAME", help="the model to ask (the running one)")
     parser.add_argument("--server", metavar="NAME", help="the server to ask (the one that runs the model)")
+    parser.add_argument("-c", "--continue", action="store_true", dest="go_on", help="go on with the last conversation")
     parser.add_argument("-s", "--system", metavar="TEXT", help="system prompt")
     parser.add_argument("-t", "--temperature", type=float, metavar="X", help="0 always takes the likeliest token")
     parser.add_argument("-n", "--max-tokens", type=int, metavar="N", help="stop after N tokens (512)")
@@ -62,21 +61,41 @@ def run(session: Session, args: argparse.Namespace) -> Answer:
         "seed": args.seed,
         "json_schema": _schema(args.json_schema, names) if args.json_schema else None,
     }
+    chat = _conversation(session, engine, go_on=args.go_on)
     view = _View(session.shell)
     try:
-        answer = engine.chat(prompt.strip(), on_event=view.event, **{k: v for k, v in options.items() if v is not None})
+        answer = chat.ask(prompt.strip(), on_event=view.event, **{k: v for k, v in options.items() if v is not None})
     except KeyboardInterrupt as interrupt:
         if engine.last is None:
             raise
         _keep(session, view, engine.last, args.out)
-        raise Interrupted from interrupt
+        raise Interrupted(
+            "the server stopped generating; the text so far is kept in _llama", hint="print(_llama.text)"
+        ) from interrupt
     except (ServerError, RequestError):
         # The engine died in mid-answer: what had arrived stays on screen and in the variable.
         if engine.last is not None and view.started:
             _keep(session, view, engine.last, args.out)
         raise
     _keep(session, view, answer, args.out)
+    if chat.dropped:
+        some = f"the {chat.dropped} oldest turns do" if chat.dropped > 1 else "the oldest turn does"
+        print(f"{some} not fit into the context any more and {'were' if chat.dropped > 1 else 'was'} left out")
     return answer
+
+
+def _conversation(session: Session, engine: InferenceEngine, *, go_on: bool) -> Chat:
+    """The last conversation, on the engine of now, or a new one: without ``--continue`` every call begins one."""
+    from ...inference.chat import Chat
+
+    known = _conversations.get(session)
+    if go_on:
+        if not known:  # no turn has ended
+            raise CommandError("there is no conversation to go on with", hint="%llama chat Hello")
+        known.engine = engine
+        return known
+    _conversations[session] = chat = Chat(engine)
+    return chat
 
 
 def _keep(session: Session, view: _View, answer: Answer, out: str | None) -> None:
