@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Answer": "values",
     "AsyncLlamaCppClient": "api.async_client",
+    "Chat": "inference.chat",
+    "Embeddings": "inference.embeddings",
     "InferenceEngine": "inference.engine",
     "LlamaCppClient": "api.client",
     "LlamaError": "errors",

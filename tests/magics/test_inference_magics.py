@@ -264,3 +264,29 @@ def test_a_batch_in_a_cell_hangs_on_the_cells_span(ipython):
     )
     assert "SPANS 1 4 True" in printed
     assert "BatchResult(4 of 4 answers)" in printed
+
+
+@pytest.mark.engine
+def test_in_a_notebook_each_is_one_output_that_a_batch_run_keeps():
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    cells = [
+        LOAD,
+        "%llama start --ctx 512 --slots 2",
+        "%llama compare -t 0,1 -n 4 Say <script>hello</script>",
+        "_llama",
+        "%llama tokens a\tb",
+        "r = __import__('llamatelemetry_jupyter').current_session().engine().batch_infer(['a', 'b'], max_tokens=2)",
+        "%llama stop",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = [cell.outputs for cell in notebook.cells]
+    (compared,) = outputs[2]
+    assert compared.output_type == "display_data"
+    assert compared.data["text/html"].count("temperature") == 2
+    assert "<script" not in compared.data["text/html"]
+    assert "tokens/s" in compared.data["text/plain"]
+    assert [one.output_type for one in outputs[3]] == ["execute_result"], "a later cell shows the value again"
+    assert outputs[4][0].data["text/html"].count("<span") == 3
+    (bar,) = outputs[5]
+    assert "2/2 prompts" in bar.data["text/plain"]

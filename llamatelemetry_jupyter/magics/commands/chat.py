@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from ... import escape
 from ...errors import CommandError, RequestError, ServerError
 from ...inference.interrupt import Interrupted
 from ...values import Answer, TokenEvent
+from ..kept import Kept
 from ..output import Live, mark_streamed
 from ..parser import Parser
 from ..template import substitute
@@ -25,7 +25,7 @@ TAKES_PROMPT = True
 
 
 #: The conversation that ``--continue`` goes on with.
-_conversations: weakref.WeakKeyDictionary[Session, Chat] = weakref.WeakKeyDictionary()
+_kept: Kept[Chat] = Kept()
 
 
 def configure(parser: Parser) -> None:
@@ -88,14 +88,13 @@ def _conversation(session: Session, engine: InferenceEngine, *, go_on: bool) -> 
     """The last conversation, on the engine of now, or a new one: without ``--continue`` every call begins one."""
     from ...inference.chat import Chat
 
-    known = _conversations.get(session)
+    known = _kept.get(session)
     if go_on:
         if not known:  # no turn has ended
             raise CommandError("there is no conversation to go on with", hint="%llama chat Hello")
         known.engine = engine
         return known
-    _conversations[session] = chat = Chat(engine)
-    return chat
+    return _kept.put(session, Chat(engine))
 
 
 def _keep(session: Session, view: _View, answer: Answer, out: str | None) -> None:

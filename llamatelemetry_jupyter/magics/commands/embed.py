@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CommandError
+from ..kept import Kept
 from ..output import Live
 from ..parser import Parser, closest
 from ..template import substitute
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TAKES_PROMPT = True
 _SERVER = "embed"
-_kept: weakref.WeakKeyDictionary[Session, tuple[ServerHandle, Embeddings]] = weakref.WeakKeyDictionary()
+_kept: Kept[tuple[ServerHandle, Embeddings]] = Kept()
 
 
 def configure(parser: Parser) -> None:
@@ -104,5 +104,5 @@ def _embeddings(session: Session, model: str | None) -> Embeddings:
         live.line(f"embeddings by {handle.model.id if handle.model else handle.url}, on a server named {_SERVER}")
     kept = _kept.get(session)
     if kept is None or kept[0] != handle:
-        kept = _kept[session] = (handle, Embeddings(session.engine(server=_SERVER)))
+        kept = _kept.put(session, (handle, Embeddings(session.engine(server=_SERVER))))
     return kept[1]
