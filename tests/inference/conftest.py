@@ -8,6 +8,7 @@ from recorder import Recorder
 
 from llamatelemetry_jupyter.api.client import LlamaCppClient
 from llamatelemetry_jupyter.inference.engine import InferenceEngine
+from llamatelemetry_jupyter.values import ServerHandle
 
 
 @pytest.fixture
@@ -26,4 +27,6 @@ def embedding_server() -> Iterator[Engine]:
 @pytest.fixture
 def vectors_llm(embedding_server: Engine, recorder: Recorder) -> InferenceEngine:
     """An engine on :func:`embedding_server`, observed by ``recorder``."""
-    return InferenceEngine(LlamaCppClient(embedding_server.url, embedding_server.key, recorder, timeout_s=60))
+    can = frozenset({"embeddings", "kv_unified"})
+    place = (embedding_server.url, embedding_server.key, "llama.cpp")
+    return InferenceEngine(ServerHandle("embed", *place, False, None, None, None, 2, 1024, can), recorder)

@@ -54,6 +54,17 @@ def test_requests_are_bounded(vectors: Embeddings, recorder: Recorder) -> None:
     assert told == [(BATCH_TEXTS, BATCH_TEXTS + 3, 0), (BATCH_TEXTS + 3, BATCH_TEXTS + 3, 0)]
 
 
+def test_vectors_are_right_where_the_engine_pools_wrongly(model_path: Path) -> None:
+    texts = ["a dog barks", "quantum chromodynamics is the theory of quarks and of the gluons between them", "x", "sea"]
+    with InferenceEngine() as llm:
+        llm.load_model(str(model_path), embeddings=True, slots=2, ctx=512)
+        together = np.asarray(llm.client.embeddings(texts), np.float32)
+        vectors = Embeddings(llm).embed(texts)
+        alone = np.asarray([llm.client.embeddings(text)[0] for text in texts], np.float32)
+    assert (vectors * alone).sum(1) == pytest.approx(1, abs=1e-4)
+    assert (together * alone).sum(1).min() < 0.99, "the engine is right now: _together may go"
+
+
 def test_an_interrupt_keeps_what_had_come(vectors: Embeddings, recorder: Recorder) -> None:
     texts = [f"n {n}" for n in range(BATCH_TEXTS + 3)]
     with pytest.raises(KeyboardInterrupt):
