@@ -11,6 +11,8 @@ import gguf
 import numpy as np
 
 Types = gguf.GGMLQuantizationType
+#: The file type that a model of one tensor type claims.
+FILE_TYPES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q4_K": 15, "Q6_K": 18, "IQ4_NL": 25}
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def write(path: Path, shape: Shape, **writer_options: Any) -> Path:
     writer.add_value_length(shape.head)
     writer.add_rope_dimension_count(shape.head)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_file_type(gguf.LlamaFileType[{"F32": "ALL_F32"}.get(shape.kind, f"MOSTLY_{shape.kind}")])
+    writer.add_file_type(FILE_TYPES[shape.kind])
     if shape.experts:
         writer.add_expert_count(shape.experts)
         writer.add_expert_used_count(shape.experts_used)
