@@ -24,7 +24,7 @@ class Shape:
     embd: int = 256
     ff: int = 512
     heads: int = 4
-    kv_heads: int = 2
+    kv_heads: int | tuple[int, ...] = 2
     head: int = 64
     vocab: int = 512
     kind: str = "F16"
@@ -67,13 +67,13 @@ def add_vocabulary(writer: gguf.GGUFWriter, count: int) -> None:
 def write(path: Path, shape: Shape, **writer_options: Any) -> Path:
     """The model of ``shape`` at ``path``; options go to ``GGUFWriter`` (``endianess``, ``split_max_tensors``)."""
     writer = gguf.GGUFWriter(path, shape.arch, **writer_options)
-    writer.add_name(f"tiny {shape.arch}")
+    writer.add_name("tiny")  # the engine looks for "phi3" in it and then for that model's tokens
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.train_ctx)
     writer.add_embedding_length(shape.embd)
     writer.add_feed_forward_length(shape.ff)
     writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_head_count_kv(shape.kv_heads if isinstance(shape.kv_heads, int) else list(shape.kv_heads))
     writer.add_key_length(shape.head)
     writer.add_value_length(shape.head)
     writer.add_rope_dimension_count(shape.head)
@@ -106,30 +106,52 @@ def write(path: Path, shape: Shape, **writer_options: Any) -> Path:
 
 def tensors(shape: Shape) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, type and dimensions of every tensor that the engine asks for."""
-    e, q, kv = shape.embd, shape.heads * shape.head, shape.kv_heads * shape.head
+    e = shape.embd
+    norm = "token_embd_norm.weight" if shape.arch == "lfm2" else "output_norm.weight"
     found: list[tuple[str, str, tuple[int, ...]]] = [
         ("token_embd.weight", shape.kind, (e, shape.vocab)),
-        ("output_norm.weight", "F32", (e,)),
+        (norm, "F32", (e,)),
     ]
     if not shape.tied:
         found.append(("output.weight", shape.kind, (e, shape.vocab)))
     for n in range(shape.layers):
-        layer = [
-            ("attn_norm", "F32", (e,)), ("attn_q", shape.kind, (e, q)), ("attn_k", shape.kind, (e, kv)),
-            ("attn_v", shape.kind, (e, kv)), ("attn_output", shape.kind, (q, e)), ("ffn_norm", "F32", (e,)),
-        ]  # fmt: skip
-        if shape.experts:
-            layer += [("ffn_gate_inp", "F32", (e, shape.experts))]
-            layer += [(f"ffn_{part}_exps", shape.kind, (e, shape.ff, shape.experts)) for part in ("gate", "up")]
-            layer += [("ffn_down_exps", shape.kind, (shape.ff, e, shape.experts))]
-        else:
-            layer += [(f"ffn_{part}", shape.kind, (e, shape.ff)) for part in ("gate", "up")]
-            layer += [("ffn_down", shape.kind, (shape.ff, e))]
-        if shape.arch.startswith(("qwen3", "gemma3")):
-            layer += [("attn_q_norm", "F32", (shape.head,)), ("attn_k_norm", "F32", (shape.head,))]
+        heads = shape.kv_heads if isinstance(shape.kv_heads, int) else shape.kv_heads[n]
+        layer = [("attn_norm", "F32", (e,)), *mixer(shape, heads * shape.head), ("ffn_norm", "F32", (e,))]
+        layer += feed_forward(shape)
         if shape.arch.startswith(("gemma2", "gemma3")):
             layer += [("post_attention_norm", "F32", (e,)), ("post_ffw_norm", "F32", (e,))]
         found += [(f"blk.{n}.{name}.weight", kind, dims) for name, kind, dims in layer]
         if shape.arch == "qwen2":
-            found += [(f"blk.{n}.attn_{x}.bias", "F32", (q if x == "q" else kv,)) for x in "qkv"]
+            sizes = {"q": shape.heads * shape.head, "k": heads * shape.head, "v": heads * shape.head}
+            found += [(f"blk.{n}.attn_{x}.bias", "F32", (size,)) for x, size in sizes.items()]
     return found
+
+
+def mixer(shape: Shape, kv: int) -> list[tuple[str, str, tuple[int, ...]]]:
+    """What mixes tokens in a layer: attention with ``kv`` key elements, or LFM2's convolution where there are none."""
+    e, q = shape.embd, shape.heads * shape.head
+    if shape.arch == "lfm2" and not kv:
+        taps = shape.extra["shortconv.l_cache"]
+        return [
+            ("shortconv.conv", "F32", (taps, e)), ("shortconv.in_proj", shape.kind, (e, 3 * e)),
+            ("shortconv.out_proj", shape.kind, (e, e)),
+        ]  # fmt: skip
+    if shape.arch == "phi3":
+        return [("attn_qkv", shape.kind, (e, q + 2 * kv)), ("attn_output", shape.kind, (q, e))]
+    found = [(f"attn_{x}", shape.kind, (e, q if x == "q" else kv)) for x in "qkv"]
+    found.append(("attn_output", shape.kind, (q, e)))
+    if shape.arch.startswith(("qwen3", "gemma3", "lfm2")):
+        found += [("attn_q_norm", "F32", (shape.head,)), ("attn_k_norm", "F32", (shape.head,))]
+    return found
+
+
+def feed_forward(shape: Shape) -> list[tuple[str, str, tuple[int, ...]]]:
+    """The part of a layer that is wider than the rest: dense, fused, or experts."""
+    e, ff = shape.embd, shape.ff
+    if shape.experts:
+        found = [("ffn_gate_inp", "F32", (e, shape.experts))]
+        found += [(f"ffn_{part}_exps", shape.kind, (e, ff, shape.experts)) for part in ("gate", "up")]
+        return [*found, ("ffn_down_exps", shape.kind, (ff, e, shape.experts))]
+    if shape.arch == "phi3":
+        return [("ffn_up", shape.kind, (e, 2 * ff)), ("ffn_down", shape.kind, (ff, e))]
+    return [*((f"ffn_{part}", shape.kind, (e, ff)) for part in ("gate", "up")), ("ffn_down", shape.kind, (ff, e))]
