@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .router import COMMANDS, parser
 
-_CHOICES_FROM_CATALOGUE = ("start", "chat")
-
 
 def complete(_shell: object, line: str, symbol: str) -> list[str]:
     """Words that can stand where ``symbol`` is being typed in ``line``."""
@@ -24,7 +22,9 @@ def complete(_shell: object, line: str, symbol: str) -> list[str]:
         return _engines(command, symbol)
     if before and own.takes_value(before[-1]):
         return []
-    if symbol.startswith("-") or command != "start":
+    if command == "models" and len(before) == 1 and not symbol.startswith("-"):
+        return [action for action in ("info",) if action.startswith(symbol)]
+    if symbol.startswith("-") or command not in ("start", "models", "plan"):
         return [option for option in own.options() if option.startswith(symbol)] if symbol.startswith("-") else []
     return _models(symbol)
 

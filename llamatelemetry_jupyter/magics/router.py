@@ -23,6 +23,8 @@ COMMANDS = {
     "trace": "one trace as a tree and a waterfall",
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
+    "models": "what a model is, before it is loaded",
+    "plan": "where a model's memory would go, and what fits",
 }
 
 

@@ -144,12 +144,13 @@ class GGUFHeader:
         return found if isinstance(found, int) and not isinstance(found, bool) else None
 
     def own(self, key: str) -> int | None:
-        """The whole number under the architecture's ``key``."""
-        return self.number(f"{self.architecture}.{key}")
+        """The whole number under the architecture's ``key``; one below 0 means nothing there."""
+        found = self.number(f"{self.architecture}.{key}")
+        return None if found is None or found < 0 else found
 
     def own_each(self, key: str) -> int | tuple[int, ...] | None:
         """The number under the architecture's ``key``, or one number per layer; false and true are 0 and 1."""
         found = self.metadata.get(f"{self.architecture}.{key}")
         if isinstance(found, tuple):
-            return tuple(int(x) for x in found if isinstance(x, int))
-        return int(found) if isinstance(found, int) else None
+            return tuple(max(int(x), 0) for x in found if isinstance(x, int))
+        return max(int(found), 0) if isinstance(found, int) else None

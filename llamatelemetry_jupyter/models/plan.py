@@ -140,7 +140,8 @@ def largest_context(shape: ModelShape, gpus: Sequence[Device], host: Device, dem
     def fits(steps: int) -> bool:
         return placed(shape, gpus, host, replace(demand, ctx=steps * CELLS), most).fits
 
-    low, high = 0, max((shape.context_length or 1 << 17) // CELLS, 1) + 1
+    trained = min(shape.context_length or 1 << 17, 1 << 24)
+    low, high = 0, max(trained // CELLS, 1) + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

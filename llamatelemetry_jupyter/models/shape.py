@@ -10,7 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from ._reader import damaged
 from .header import GGUFHeader, TensorInfo
+
+#: LLAMA_MAX_LAYERS; LLAMA_MAX_EXPERTS (llama-hparams.h).
+_MAX_LAYERS = 512
+_MAX_EXPERTS = 1024
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 #: Tensors that are looked up, not multiplied: the engine keeps them on the host (LLM_TENSOR_LAYER_INPUT).
@@ -155,12 +160,19 @@ class ModelShape:
 
 
 def shape_of(header: GGUFHeader) -> ModelShape:
-    """The shape of the model in ``header``, every field as the engine would set it."""
+    """The shape of the model in ``header``, every field as the engine would set it.
+
+    Raises GGUFError for more layers or experts than any engine takes.
+    """
     arch = header.architecture
-    count = header.block_count or 0
-    attending = count - (header.own("nextn_predict_layers") or 0)  # the others predict ahead; they are not loaded
+    count, experts = header.block_count or 0, header.own("expert_count") or 0
+    if count > _MAX_LAYERS or experts > _MAX_EXPERTS:
+        raise damaged(header.parts[0].where, f"claims {count:,} layers and {experts:,} experts: it is damaged")
+    attending = max(
+        count - (header.own("nextn_predict_layers") or 0), 0
+    )  # the others predict ahead, and are not loaded
     window, windowed = _windows(header, attending)
-    experts = header.own("expert_count") or 0
+    used = max(_each(header.own_each("expert_used_count"), max(count, 1), 0)) if experts else 0
     return ModelShape(
         architecture=arch,
         quant=header.quant,
@@ -171,7 +183,7 @@ def shape_of(header: GGUFHeader) -> ModelShape:
         context_length=header.context_length,
         window=window,
         experts=experts,
-        experts_used=max(_each(header.own_each("expert_used_count"), max(count, 1), 0)) if experts else 0,
+        experts_used=min(used, experts),
         layers=tuple(_layers(header, attending, windowed)),
         tensors=header.tensors,
         approximate=f"{arch} keeps a cache of its own kind" if arch in _OTHER_CACHE else None,
