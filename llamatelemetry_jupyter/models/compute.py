@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .demand import Demand
+from .demand import Demand, padded
 from .shape import Layer, ModelShape
 
 _F32 = 4
@@ -120,7 +120,7 @@ class _Builder:
 
     def __init__(self, shape: ModelShape, demand: Demand, *, tokens: bool, output: bool) -> None:
         self.shape, self.demand = shape, demand
-        self.rows = demand.rows
+        self.rows = padded(demand.rows, demand.slots)  # graph_reserve: as many tokens for each slot
         self.graph = graph = _Graph()
         self.e = _F32 * shape.width
         self.tensors = {tensor.name: tensor for tensor in shape.tensors}

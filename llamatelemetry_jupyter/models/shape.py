@@ -203,9 +203,9 @@ def _windows(header: GGUFHeader, count: int) -> tuple[int | None, tuple[bool, ..
     tokens = header.own("attention.sliding_window")
     if known is None or (known.needed and not tokens) or (header.architecture == "exaone4" and count != 64):
         return none
-    if header.architecture in ("llama4", "smallthinker"):  # a switch there: the size is the engine's own
-        tokens = None if tokens == 0 else known.tokens
-    tokens = tokens or known.tokens
+    if header.architecture in ("llama4", "smallthinker"):  # the key is a switch there, the size the engine's own
+        tokens = known.tokens if tokens != 0 else 0
+    tokens = known.tokens if tokens is None else tokens
     if not tokens:
         return none
     pattern = header.own_each("attention.sliding_window_pattern")

@@ -30,7 +30,7 @@ class PlanView:
     def _repr_html_(self) -> str:
         shares = [share for share in self.plan.shares if share.used]
         bars = [Bar(share.device.name, _parts(share)) for share in shares]
-        notes = [f"{size(share.used)} of {size(share.device.free_bytes)} free, {_left(share)}" for share in shares]
+        notes = [f"{size(share.used)} of {size(share.device.free_bytes)}, {_left(share)}" for share in shares]
         drawn = lanes(self.title, bars, [share.device.free_bytes for share in shares], notes)
         lines = "".join(f"<p style='margin:2px 0'>{escape.html(line)}</p>" for line in self.lines)
         image = svg.image(drawn, f"{self.title}; the table below holds the numbers.")

@@ -13,10 +13,19 @@ pytest.importorskip("gguf")
 
 from ggufs import Shape, write
 
-from llamatelemetry_jupyter.errors import GGUFError
+from llamatelemetry_jupyter.errors import GGUFError, LlamaError
 from llamatelemetry_jupyter.models import gguf
+from llamatelemetry_jupyter.models.demand import Demand
+from llamatelemetry_jupyter.models.plan import Device, largest_context, plan
+from llamatelemetry_jupyter.models.shape import shape_of
+from llamatelemetry_jupyter.views.models import model_view
+from llamatelemetry_jupyter.views.plan import plan_view
 
 pytestmark = pytest.mark.faults
+
+DEMAND = Demand(4096, slots=2)
+CARDS = (Device("T4", 14 << 30, "gpu"), Device("L4", 22 << 30, "gpu"))
+HOST = Device("host", 16 << 30, "host")
 
 _EXTREMES = [0, 1, 7, 255, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 
@@ -36,10 +45,11 @@ def base(tmp_path_factory):
     return write(tmp_path_factory.mktemp("base") / "base.gguf", shape).read_bytes()
 
 
-def mutate(good: bytes, header: int, chance: random.Random) -> bytes:
+def mutate(good: bytes, header: int, keys: int, chance: random.Random) -> bytes:
+    """``good`` with one to four injuries up to ``header``, half of them before ``keys``, where the model's measures are."""
     raw = bytearray(good)
     for _ in range(chance.randint(1, 4)):
-        at = chance.randrange(4, header)
+        at = chance.randrange(4, chance.choice([keys, header]))
         kind = chance.randrange(5)
         if kind == 0:
             raw[at] = chance.randrange(256)
@@ -71,14 +81,26 @@ class Measured:
         tracemalloc.reset_peak()
         begun = time.thread_time()
         try:
-            gguf.read_header(self.path)
-            return True
+            header = gguf.read_header(self.path)
         except GGUFError as problem:
             self.said.add("\n".join(problem._render_traceback_()))
             return False
         finally:
             self.worst_s = max(self.worst_s, time.thread_time() - begun)
             self.worst_bytes = max(self.worst_bytes, tracemalloc.get_traced_memory()[1] - before)
+        self.use(header)
+        return True
+
+    def use(self, header) -> None:
+        """A header that was accepted may still say anything: it is planned with and shown, or refused."""
+        try:
+            shape = shape_of(header)
+            view = model_view(header, shape, DEMAND)
+            view._repr_html_()
+            found = plan(shape, CARDS, HOST, DEMAND)
+            plan_view("plan", found, [f"{largest_context(shape, CARDS, HOST, DEMAND)}"])._repr_html_()
+        except LlamaError as problem:
+            self.said.add("\n".join(problem._render_traceback_()))
 
 
 @pytest.fixture
@@ -91,14 +113,15 @@ def measured(tmp_path):
 def test_mutated_headers(base, measured, scale, fault_report):
     chance, tried, begun = random.Random(7), max(3, round(10_000 * scale)), time.monotonic()
     header = base.index(b"ffn_down.weight") + 100  # behind the last keys, within the tensors' list
-    accepted = sum(measured.read(mutate(base, header, chance)) for _ in range(tried))
+    keys = base.index(b"tokenizer.ggml.tokens")
+    accepted = sum(measured.read(mutate(base, header, keys, chance)) for _ in range(tried))
     assert accepted < tried  # else nothing was damaged
     assert {text.count("\n") for text in measured.said} == {1}  # what happened, what to type
     assert measured.worst_s < 0.05
     assert measured.worst_bytes < 64 << 20
     fault_report(
         id="gguf_mutated",
-        what=f"GGUF headers with random bytes, extreme counts, cuts and swaps: GGUFError or read; worst {measured.worst_s * 1e3:.0f} ms, "
+        what=f"GGUF headers with random bytes, extreme counts, cuts and swaps: GGUFError or read, planned and shown; worst {measured.worst_s * 1e3:.0f} ms, "
         f"{measured.worst_bytes / 2**20:.1f} MiB",
         tried=tried,
         survived=tried,

@@ -103,6 +103,10 @@ def _advice(
     from ...views.format import count, size
 
     lines = []
+    if shape.context_length and demand.ctx > shape.context_length:
+        lines.append(
+            f"{count(demand.ctx)} tokens are more than the model was trained for: {count(shape.context_length)}"
+        )
     context = largest_context(shape, gpus, host, demand)
     whole = "with all layers on GPU" if gpus else "in memory"
     lines.append(f"largest context {whole}: {'none' if context is None else f'{count(context)} tokens per slot'}")
