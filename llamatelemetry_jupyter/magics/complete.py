@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .commands.models import ACTIONS
 from .router import COMMANDS, parser
 
 
@@ -22,11 +23,11 @@ def complete(_shell: object, line: str, symbol: str) -> list[str]:
         return _engines(command, symbol)
     if before and own.takes_value(before[-1]):
         return []
-    if command == "models" and len(before) == 1 and not symbol.startswith("-"):
-        return [action for action in ("info",) if action.startswith(symbol)]
-    if symbol.startswith("-") or command not in ("start", "models", "plan"):
-        return [option for option in own.options() if option.startswith(symbol)] if symbol.startswith("-") else []
-    return _models(symbol)
+    if symbol.startswith("-"):
+        return [option for option in own.options() if option.startswith(symbol)]
+    if command == "models" and len(before) == 1:
+        return [action for action in ACTIONS if action.startswith(symbol)]
+    return _models(symbol) if command in ("start", "models", "plan") else []
 
 
 def _models(symbol: str) -> list[str]:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _HF = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<path>[^?#]+)")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _CONNECT_S, _READ_S, _TOTAL_S = 10.0, 20.0, 120.0
-_HF_HOST = "https://huggingface.co"
+#: huggingface_hub's own variable for a mirror.
+_HF_HOST = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 class ByteSource(Protocol):

@@ -35,11 +35,11 @@ def test_a_model_and_a_plan_are_shown_without_a_server(ipython, model_path):
 @pytest.mark.parametrize(
     ("cell", "says"),
     [
-        ("%llama models", ["the following arguments are required: action, model", "try: %llama models --help"]),
+        ("%llama models info", ["which model shall be shown?", "try: %llama models info NAME"]),
         ("%llama models show x.gguf", ["invalid choice: 'show'"]),
         ("%llama models info /no/such.gguf", ["there is no file /no/such.gguf"]),
         ("%llama models info smolm2-135m", ["did you mean smollm2-135m?"]),
-        ("%llama models info hf:nonsense", ["no address of a file", "try: hf:OWNER/REPOSITORY/FILE.gguf"]),
+        ("%llama models info hf:nonsense", ["no address of a model", "try: hf:OWNER/REPOSITORY:Q4_K_M"]),
         ("%llama models info /", ["is a folder"]),
         ("%llama plan", ["no model was named and none is running", "try: %llama plan smollm2-135m --gpus 2xT4"]),
         ("%llama plan smollm2-135m --gpus 2xT5", ["unknown card 'T5'"]),
@@ -65,7 +65,7 @@ def test_tab_knows_the_new_commands(ipython):
         "print(complete(None, '%llama models ', ''), complete(None, '%llama models info sm', 'sm'))",
         "print(complete(None, '%llama plan sm', 'sm'), '--gpus' in complete(None, '%llama plan --', '--'))",
     )
-    assert "['info'] ['smollm2-135m']" in printed
+    assert "['list', 'info', 'pull', 'rm'] ['smollm2-135m', 'smollm2-360m', 'smollm2-1.7b']" in printed
     assert "['smollm2-135m'] True" in printed
 
 

@@ -10,13 +10,14 @@ from ..output import Live
 from ..parser import Parser
 
 if TYPE_CHECKING:
+    from ...fetch import Progress
     from ...session import Session
     from ...values import ServerHandle
 
 
 def configure(parser: Parser) -> None:
     """Options of the server."""
-    parser.add_argument("model", nargs="?", help="a known name or a .gguf file (the running one, else smollm2-135m)")
+    parser.add_argument("model", nargs="?", help="a name, hf:, kaggle: or https: address or .gguf file (smollm2-135m)")
     parser.add_argument("--ctx", type=int, metavar="N", help="context per slot, in tokens")
     parser.add_argument("--slots", type=int, metavar="N", help="requests answered at the same time")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads")
@@ -39,11 +40,8 @@ def run(session: Session, args: argparse.Namespace) -> None:
     names = ("ctx", "slots", "threads", "gpu_layers", "port")
     settings = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     before = session.handle
-    # Hints say `--ctx N --restart` without a name: that must mean the model that is running.
-    running = before.model.path if before and before.model else None
-    known = before.model.id if before and before.model and before.model.sha256 else None
     handle = session.start(
-        args.model or known or running or "smollm2-135m",
+        _model(args, before, progress),
         engine=args.engine,
         replace=args.restart,
         on_progress=progress,
@@ -52,6 +50,24 @@ def run(session: Session, args: argparse.Namespace) -> None:
     )
     again = before is not None and before.pid == handle.pid
     live.line(f"{'already running: ' if again else ''}{describe(handle)}")
+
+
+def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Progress) -> str:
+    """The model that is meant, in the form that fits; says in one line which form and why where there was a choice."""
+    from ...models import catalogue
+    from ..memory import free
+
+    running = before.model if before is not None else None
+    if running is not None:
+        name = running.id if catalogue.entry_of(running.id) else running.path
+        # Hints say `--ctx N --restart` without a name, and a name alone stays with the form that is running.
+        if args.model is None or args.model.lower() == running.id.partition(":")[0]:
+            return name
+    buffers = before.buffers if before is not None and args.restart else ()
+    chosen = catalogue.choose(args.model or "smollm2-135m", free(buffers), progress)
+    if chosen.why:
+        print(escape.plain(chosen.why))
+    return chosen.model
 
 
 def describe(handle: ServerHandle) -> str:
