@@ -15,7 +15,7 @@ from .. import escape
 from ..errors import GGUFError
 from .ggml import tensor_bytes, type_name
 from .header import GGUFHeader, LongArray, Part, Scalar, TensorInfo, Value
-from .source import ByteSource, Window
+from .source import ByteSource, Window, is_remote, shown
 
 STRING, ARRAY = 8, 9
 #: GGUF value type -> struct code; its size is what one element takes.
@@ -37,8 +37,8 @@ _KEPT_TEXT = 8 << 20
 
 def damaged(where: str, what: str) -> GGUFError:
     """The error for a file that is not what it should be; both lines are safe to show and to type."""
-    name = escape.plain(where).replace("\n", "\ufffd")
-    if where.startswith(("hf:", "http://", "https://")):
+    name = shown(where)
+    if is_remote(where):
         return GGUFError(f"{name} {what}", hint="look for another file of this model")
     quoted = shlex.quote(name)
     return GGUFError(f"{name} {what}", hint=f"download it again, then compare its checksum: !sha256sum {quoted}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import CommandError
 from .ggml import TENSOR_TYPES
@@ -31,6 +32,8 @@ class Demand:
     ubatch: int = 512
     #: One cache for all slots: each may take what the others leave.
     unified: bool = False
+    #: ``layer``: layers are shared out among the GPUs; ``none``: the first takes all.
+    split: Literal["layer", "none"] = "layer"
 
     def __post_init__(self) -> None:
         for name, most in (("ctx", 1 << 24), ("slots", 64), ("batch", 1 << 16), ("ubatch", 1 << 16)):

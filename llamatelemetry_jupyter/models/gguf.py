@@ -10,6 +10,7 @@ import os
 import re
 import struct
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from typing import TypeAlias
 from ..errors import GGUFError
 from ._reader import CODES, STRING, damaged, parse
 from .header import GGUFHeader, LongArray, Part, Scalar, TensorInfo, Value
-from .source import is_remote, opened
+from .source import is_remote, opened, shown
 
 __all__ = ["GGUFHeader", "LongArray", "Part", "TensorInfo", "Value", "array", "check", "read_header", "read_model"]
 
@@ -31,6 +32,7 @@ _MAX_PARTS = 1_000
 _Key: TypeAlias = "tuple[str, tuple[int, ...]]"
 _known: OrderedDict[_Key, tuple[float, GGUFHeader]] = OrderedDict()
 _KEPT_HEADERS = 16
+_lock = threading.Lock()
 _REMOTE_S = 600.0
 
 #: ``general.type`` of files that are no model by themselves.
@@ -69,13 +71,14 @@ def read_model(where: str | Path) -> GGUFHeader:
     names = [f"{found[1]}-{index + 1:05}-of-{count:05}.gguf" for index in range(count)]
     if number != 0 or int(found[2]) != 1:
         raise GGUFError(
-            f"{name} is part {number + 1} of a model: the first part stands for all", hint=f"give {names[0]}"
+            f"{shown(name)} is part {number + 1} of a model: the first part stands for all",
+            hint=f"give {shown(names[0])}",
         )
     parts, tensors = [first.parts[0]], list(first.tensors)
     for index, part in enumerate(names[1:], 1):
         header = read_header(part)
         if header.number("split.no") != index or header.order != first.order:
-            raise damaged(part, f"is not part {index + 1} of {name}")
+            raise damaged(part, f"is not part {index + 1} of {shown(name)}")
         parts.append(header.parts[0])
         tensors += [replace(tensor, part=index) for tensor in header.tensors]
     expected = first.number("split.tensors.count")
@@ -93,13 +96,13 @@ def check(where: str | Path) -> GGUFHeader:
         raise damaged(name, f"is {wrong} endian; an engine reads the byte order of its machine, {sys.byteorder}")
     kind = _NOT_MODELS.get(header.text("general.type") or "")
     if kind is not None or header.architecture == "clip":
-        raise GGUFError(f"{name} is {kind or 'a vision projector'}, not a model", hint="%llama start MODEL.gguf")
+        raise GGUFError(f"{shown(name)} is {kind or 'a vision projector'}, not a model", hint="%llama start MODEL.gguf")
     if not header.tensors:
         raise damaged(name, "holds no tensors (a vocabulary only?)")
     unknown = next((tensor for tensor in header.tensors if tensor.bytes is None), None)
     if unknown is not None and not unknown.kind.startswith("type "):
         raise GGUFError(
-            f"{name} uses {unknown.kind}, which engines no longer read", hint="look for a Q4_0 file of this model"
+            f"{shown(name)} uses {unknown.kind}, which engines no longer read", hint="look for a Q4_0 file of it"
         )
     return header
 
@@ -142,7 +145,8 @@ def _texts(where: str, raw: bytes, count: int, order: str) -> tuple[str, ...]:
 
 
 def _read(where: str) -> GGUFHeader:
-    with opened(where) as source:
+    # Absolute: long arrays are read from there later, wherever the notebook has gone by then.
+    with opened(where if is_remote(where) else os.path.abspath(where)) as source:
         return parse(source)
 
 
@@ -152,12 +156,14 @@ def _identity(where: str) -> _Key:
 
 
 def _cached(key: _Key, seconds: float, read: Callable[[], GGUFHeader]) -> GGUFHeader:
-    found = _known.get(key)
+    with _lock:
+        found = _known.get(key)
     if found is not None and time.monotonic() - found[0] < seconds:
         return found[1]
     header = read()
-    _known[key] = (time.monotonic(), header)
-    _known.move_to_end(key)
-    while len(_known) > _KEPT_HEADERS:
-        _known.popitem(last=False)
+    with _lock:
+        _known[key] = (time.monotonic(), header)
+        _known.move_to_end(key)
+        while len(_known) > _KEPT_HEADERS:
+            _known.popitem(last=False)
     return header

@@ -112,6 +112,7 @@ def plan(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Demand
 def placed(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Demand, gpu_layers: int) -> Plan:
     """The plan with exactly ``gpu_layers``, whether it fits or not (llama_model_base::load_tensors)."""
     count = len(shape.layers)
+    gpus = gpus[:1] if demand.split == "none" else gpus
     on_gpu = min(gpu_layers, count + 1) if gpus else 0
     start = count + 1 - on_gpu
     points = list(accumulate(gpu.free_bytes for gpu in gpus))

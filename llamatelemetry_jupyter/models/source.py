@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 #: ``hf:owner/repository/path/to/file.gguf``, with ``@revision`` after the repository where it is not ``main``.
 _HF = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<path>[^?#]+)")
+_USER = re.compile(r"(?<=://)[^/@]*@")
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _CONNECT_S, _READ_S, _TOTAL_S = 10.0, 20.0, 120.0
 #: huggingface_hub's own variable for a mirror.
@@ -52,6 +54,7 @@ class FileSource:
 
     def __init__(self, path: str | Path) -> None:
         self.name = str(path)
+        self._shown = shown(self.name)
         try:
             # O_NONBLOCK: opening a FIFO would wait for a writer.
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -61,10 +64,10 @@ class FileSource:
         self.size = self.status.st_size
         if stat.S_ISDIR(self.status.st_mode):
             os.close(self._fd)
-            raise GGUFError(f"{self.name} is a folder, not a .gguf file", hint=f"!ls {self.name}")
+            raise GGUFError(f"{self._shown} is a folder, not a .gguf file", hint=f"!ls {shlex.quote(self._shown)}")
         if not stat.S_ISREG(self.status.st_mode):
             os.close(self._fd)
-            raise GGUFError(f"{self.name} is not a regular file", hint=f"!ls -l {self.name}")
+            raise GGUFError(f"{self._shown} is not a regular file", hint=f"!ls -l {shlex.quote(self._shown)}")
 
     def read(self, offset: int, count: int) -> bytes:
         """Bytes from ``offset``."""
@@ -79,8 +82,8 @@ class FileSource:
 
     def _error(self, exc: OSError) -> GGUFError:
         if isinstance(exc, FileNotFoundError):
-            return GGUFError(f"there is no file {self.name}", hint="%llama start smollm2-135m")
-        return GGUFError(f"{self.name} cannot be read: {exc.strerror}", hint=f"!ls -l {self.name}")
+            return GGUFError(f"there is no file {self._shown}", hint="%llama start smollm2-135m")
+        return GGUFError(f"{self._shown} cannot be read: {exc.strerror}", hint=f"!ls -l {shlex.quote(self._shown)}")
 
 
 class HTTPSource:
@@ -97,6 +100,7 @@ class HTTPSource:
         import requests
 
         self.name = name
+        self._shown = shown(name)
         self._url = url
         self._session = requests.Session()
         # Compressed answers have no ranges.
@@ -135,12 +139,12 @@ class HTTPSource:
                 data = self._body(response, wanted)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as exc:
             raise ModelError(
-                f"{self.name} cannot be reached: {type(exc).__name__}", hint="give the path of a file on this machine"
+                f"{self._shown} cannot be reached: {type(exc).__name__}", hint="give the path of a file on this machine"
             ) from exc
         if len(data) != wanted:
-            raise ModelError(f"{self.name}: the connection ended too early", hint="try again")
+            raise ModelError(f"{self._shown}: the connection ended too early", hint="try again")
         if self.size not in (0, total):
-            raise ModelError(f"{self.name} has changed while it was read", hint="try again")
+            raise ModelError(f"{self._shown} has changed while it was read", hint="try again")
         self.size = total
         return data
 
@@ -148,17 +152,17 @@ class HTTPSource:
         status = response.status_code
         if status in (401, 403):
             raise ModelError(
-                f"{self.name} is not public (HTTP {status})", hint="accept its licence there, then set HF_TOKEN"
+                f"{self._shown} is not public (HTTP {status})", hint="accept its licence there, then set HF_TOKEN"
             )
         if status == 404:
-            raise ModelError(f"{self.name} does not exist (HTTP 404)", hint="look at the file list of the repository")
+            raise ModelError(f"{self._shown} does not exist (HTTP 404)", hint="look at the file list of the repository")
         found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if status == 200 or (status == 206 and found is None):
-            raise ModelError(f"{self.name}: its server sends whole files only", hint="download it, then give its path")
+            raise ModelError(f"{self._shown}: its server sends whole files only", hint="download it, give its path")
         if status == 416:
-            raise GGUFError(f"{self.name} is empty", hint="look at the file list of the repository")
+            raise GGUFError(f"{self._shown} is empty", hint="look at the file list of the repository")
         if status != 206 or found is None or int(found[1]) != offset:
-            raise ModelError(f"{self.name}: its server answers HTTP {status}", hint="try again later")
+            raise ModelError(f"{self._shown}: its server answers HTTP {status}", hint="try again later")
         return int(found[3])
 
     def _body(self, response: requests.Response, wanted: int) -> bytes:
@@ -166,7 +170,7 @@ class HTTPSource:
         left = wanted
         while left > 0:
             if time.monotonic() > self._deadline:
-                raise ModelError(f"{self.name}: its header took longer than {_TOTAL_S:.0f} s", hint="try again")
+                raise ModelError(f"{self._shown}: its header took longer than {_TOTAL_S:.0f} s", hint="try again")
             part = response.raw.read(min(left, 1 << 16), decode_content=False)
             if not part:
                 break
@@ -206,6 +210,13 @@ class Window:
 def is_remote(where: str) -> bool:
     """Whether ``where`` is an address (``hf:``, ``https:``, ``http:``) and not a path."""
     return where.startswith(("hf:", "https://", "http://"))
+
+
+def shown(where: str) -> str:
+    """``where`` for a message: on one line, and without the credentials that an address may carry."""
+    if is_remote(where):
+        where = re.split("[?#]", _USER.sub("", where))[0]
+    return escape.plain(where).replace("\n", "\ufffd")
 
 
 class opened:  # noqa: N801 (used like contextlib's)

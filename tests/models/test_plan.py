@@ -92,6 +92,12 @@ def test_two_cards_share_layers_by_their_free_memory(eight):
     assert second.kv == first.kv * 10 // 22
 
 
+def test_without_a_split_the_first_card_takes_all(eight):
+    found = plan(eight, t4s(2), HOST, Demand(8192, split="none"))
+    assert [share.layers for share in found.shares] == [tuple(range(32)), ()]
+    assert found.tensor_split == ()
+
+
 def test_what_does_not_fit_is_placed_in_part_and_the_most_that_would_fit_is_named(eight):
     card = (Device("6 GB", 5 * GIB, "gpu"),)
     found = plan(eight, card, HOST, Demand(8192))

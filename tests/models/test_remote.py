@@ -138,6 +138,13 @@ def test_a_remote_file_that_is_no_model_is_refused(wrong):
         gguf.read_header(f"{server.url}/wrong{len(wrong)}.gguf")
 
 
+def test_credentials_in_an_address_are_not_shown():
+    for where in ("https://me:secret@host/m.gguf?token=secret", "https://host/m.gguf#secret", "hf:o/r/m.gguf?secret"):
+        assert "secret" not in source.shown(where)
+        assert "m.gguf" in source.shown(where)
+    assert source.shown("/a?b/m\n.gguf") == "/a?b/m\ufffd.gguf"
+
+
 def test_nobody_there():
     with host(b"") as server:
         url = server.url

@@ -30,13 +30,13 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--batch", type=int, default=2048, metavar="N", help="tokens of a logical batch (2048)")
     parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once (512)")
     parser.add_argument("--unified", action="store_true", help="one KV cache for all slots")
+    parser.add_argument("--split", choices=("layer", "none"), default="layer", help="share layers among GPUs (layer)")
     parser.add_argument("--gpu-layers", type=int, metavar="N", help="layers on the GPUs (as many as fit)")
     parser.add_argument("--check", action="store_true", help="compare with what the running server has allocated")
 
 
 def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     """Bytes per device, the context per slot, the largest context and quantisation that fit."""
-    from ...models.demand import Demand
     from ...models.gguf import check
     from ...models.shape import shape_of
     from ...views.format import size
@@ -48,7 +48,7 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     model = args.model or (handle.model.path if handle and handle.model else None)
     if model is None:
         raise CommandError("no model was named and none is running", hint="%llama plan smollm2-135m --gpus 2xT4")
-    demand = Demand(args.ctx, args.slots, args.kv, args.flash == "on", args.batch, args.ubatch, args.unified)
+    demand = _demand(args, args.ctx, args.slots)
     header = check(located(session, model))
     shape = shape_of(header)
     gpus, host = _devices(args.gpus)
@@ -56,6 +56,12 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     where = ", ".join(gpu.name for gpu in gpus) or "this machine's memory"
     title = f"{header.name or header.architecture}, {shape.quant or 'n/a'}, {size(header.file_bytes)} on {where}"
     return plan_view(title, found, _advice(shape, gpus, host, demand, found, model))
+
+
+def _demand(args: argparse.Namespace, ctx: int, slots: int) -> Demand:
+    from ...models.demand import Demand
+
+    return Demand(ctx, slots, args.kv, args.flash == "on", args.batch, args.ubatch, args.unified, args.split)
 
 
 def _placed(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Demand, gpu_layers: int | None) -> Plan:
@@ -123,7 +129,6 @@ def _advice(
 
 def _check(session: Session, args: argparse.Namespace) -> Table:
     """Predicted against actual for the server that runs; the plan's options say what it was started with."""
-    from ...models.demand import Demand
     from ...models.gguf import check
     from ...models.plan import placed
     from ...models.shape import shape_of
@@ -133,7 +138,7 @@ def _check(session: Session, args: argparse.Namespace) -> Table:
     if handle is None or handle.model is None or not handle.buffers:
         raise CommandError("no server of ours is running whose log names its buffers", hint="%llama start")
     slots, context = handle.slots or 1, handle.ctx_per_slot or args.ctx
-    demand = Demand(context, slots, args.kv, args.flash == "on", args.batch, args.ubatch, args.unified)
+    demand = _demand(args, context, slots)
     shape = shape_of(check(handle.model.path))
     _, host = _devices("none")
     if any(buffer.device != "CPU" for buffer in handle.buffers):
