@@ -95,14 +95,15 @@ class _Handler(BaseHTTPRequestHandler):
         name = path.removeprefix("/store/")
         content = next(data for repo in self.hub.repos.values() for file, data in repo.files.items() if file == name)
         start, total = 0, len(content)
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
         md5 = base64.b64encode(hashlib.md5(content).digest()).decode()
         headers = [("ETag", f'"{md5}"'), ("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream")]
         stated = next((repo.lies[name] for repo in self.hub.repos.values() if name in repo.lies), md5)
         headers.append(("x-goog-hash", f"crc32c=AAAAAA==,md5={stated}"))
         if asked:
             start = int(asked[1])
-            headers.append(("Content-Range", f"bytes {start}-{total - 1}/{total}"))
+            content = content[: int(asked[2]) + 1] if asked[2] else content
+            headers.append(("Content-Range", f"bytes {start}-{len(content) - 1}/{total}"))
         rest = content[start:]
         self.send_response(206 if asked else 200)
         for header in [*headers, ("Content-Length", str(len(rest)))]:

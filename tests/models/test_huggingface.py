@@ -18,8 +18,8 @@ from huggingface_hub import constants  # noqa: E402
 
 from llamatelemetry_jupyter import _files, _https, secrets  # noqa: E402
 from llamatelemetry_jupyter.errors import FetchError, GGUFError, LlamaError, ModelError  # noqa: E402
-from llamatelemetry_jupyter.models import catalogue, huggingface  # noqa: E402
-from llamatelemetry_jupyter.models.quants import Free  # noqa: E402
+from llamatelemetry_jupyter.models import catalogue, fit, huggingface, source  # noqa: E402
+from llamatelemetry_jupyter.models.fit import Free  # noqa: E402
 
 TINY = "someone/Tiny-GGUF"
 FORMS = ("Q4_0", "Q8_0", "F16")
@@ -50,6 +50,7 @@ def hub(forms, tmp_path, monkeypatch):
             "HF_HUB_OFFLINE": False,
         }.items():
             monkeypatch.setattr(constants, name, value)
+        monkeypatch.setattr(source, "_HF_HOST", running.url)
         yield running
 
 
@@ -245,7 +246,7 @@ def test_offline_what_is_here_is_used_and_the_rest_is_explained(hub, monkeypatch
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
     assert "does not answer (is this machine offline?)" in refused(f"hf:{TINY}:Q8_0")
     # 1 KiB free: too little for what is here, but nothing else can be had.
-    found = catalogue.choose(f"hf:{TINY}", Free(0, 0, 1024))
+    found = catalogue.choose(f"hf:{TINY}", Free((), 1024))
     assert found.model == f"hf:{TINY}:Q4_0"
     assert "others cannot be asked for" in found.why
 
@@ -261,16 +262,20 @@ def test_without_the_library_the_command_that_installs_it(hub, monkeypatch):
 
 
 def test_the_form_that_fits_is_chosen_by_the_hubs_sizes(hub, forms):
-    large = Free(0, 0, 64 << 30)
+    large = Free((), 64 << 30)
     assert catalogue.choose(f"hf:{TINY}", large).model == f"hf:{TINY}:Q8_0"  # F16 only when it is asked for
     assert catalogue.choose(f"hf:{TINY}:F16", large) == catalogue.Pick(f"hf:{TINY}:F16", None)
-    small = len(forms["Tiny-Q4_0.gguf"]) * 6 // 5 + (1536 << 20)
-    found = catalogue.choose(f"hf:{TINY}", Free(small, 1, 1 << 30))
+    # The header alone is read, and the plan counts what comes on top of the weights.
+    assert hub.sent() == [("/store/Tiny-Q4_0.gguf", "bytes=0-524287")]
+    more = fit.beside(f"hf:{TINY}/Tiny-Q8_0.gguf", Free((1 << 30,), 1 << 30))
+    just = len(forms["Tiny-Q8_0.gguf"]) + more.gpus
+    assert catalogue.choose(f"hf:{TINY}", Free((just,), 1 << 30)).model == f"hf:{TINY}:Q8_0"
+    found = catalogue.choose(f"hf:{TINY}", Free((just - 1,), 1 << 30))
     assert found.model == f"hf:{TINY}:Q4_0"
     assert found.why.startswith("Q4_0 (")
     assert "the largest that fits" in found.why
     with pytest.raises(ModelError, match="in its smallest form"):
-        catalogue.choose(f"hf:{TINY}", Free(0, 0, 1 << 20))
+        catalogue.choose(f"hf:{TINY}", Free((), 1 << 20))
     catalogue.resolve(f"hf:{TINY}:Q4_0")
     asked = len(hub.hits)
     assert "it is here, and it fits" in catalogue.choose(f"hf:{TINY}", large).why
@@ -285,10 +290,10 @@ def test_a_name_of_the_catalogue_is_a_repository_with_its_forms(hub, forms):
             "bge-small-en-v1.5-f32.gguf": forms["Tiny-F16.gguf"],
         }
     )
-    assert catalogue.choose("bge-small", Free(0, 0, 8 << 30)).model == "bge-small:Q8_0"
+    assert catalogue.choose("bge-small", Free((), 8 << 30)).model == "bge-small:Q8_0"
     assert catalogue.resolve("bge-small").id == "bge-small"
     assert catalogue.resolve("BGE-small:q8_0").id == "bge-small:Q8_0"
-    assert [path for path, _ in hub.sent()] == [
+    assert [path for path, asked in hub.sent() if asked is None] == [
         "/store/bge-small-en-v1.5-q4_k_m.gguf",
         "/store/bge-small-en-v1.5-q8_0.gguf",
     ]

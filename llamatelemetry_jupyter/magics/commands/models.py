@@ -12,7 +12,7 @@ from ..parser import Parser
 
 if TYPE_CHECKING:
     from ...models.entries import Entry
-    from ...models.quants import Free
+    from ...models.fit import Free
     from ...models.store import Stored
     from ...session import Session
     from ...views.models import ModelView
@@ -67,18 +67,13 @@ def _list(*, only_here: bool) -> Table:
         own = [one for one in there if one.name and one.name.partition(":")[0] == entry.id]
         if own or not only_here:
             here = ", ".join(f"{_form(one)} {size(one.bytes)}" for one in own)
-            consent = "yes" if entry.gated else "original only" if entry.origin_gated else "no"
-            rows.append((entry.id, _billions(entry), entry.licence, consent, here, _fits(entry, memory), entry.about))
+            known = (entry.id, entry.size_label, entry.licence, entry.consent)
+            rows.append((*known, here, _fits(entry, memory), entry.about))
     for one in there:
         if one.name is None:
             rows.append((one.address, "n/a", "n/a", "n/a", size(one.bytes), _placed(one.bytes, memory), ""))
     headers = ("model", "parameters", "licence", "consent", "here", "fits now", "what for")
     return Table(headers, tuple(rows), frozenset({"parameters"}), "no model is on this machine; %llama models list")
-
-
-def _billions(entry: Entry) -> str:
-    value = entry.parameters
-    return f"{value / 1e9:.3g}B" if value >= 1e9 else f"{value / 1e6:.3g}M"
 
 
 def _form(one: Stored) -> str:
@@ -99,7 +94,7 @@ def _fits(entry: Entry, memory: Free) -> str:
 
 
 def _placed(file_bytes: int, memory: Free) -> str:
-    from ...models.quants import place
+    from ...models.fit import place
 
     return place(file_bytes, memory) or "no"
 
