@@ -16,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repo:
-    """``gated`` needs the token ``token``; ``lies`` are hashes that the hub states for files that are others."""
+    """``gated`` needs the hub's token; ``lies`` are hashes stated for files that are others, ``etag`` that of a redirect."""
 
     files: dict[str, bytes]
     commit: str = "a" * 40
     gated: bool = False
     lies: dict[str, str] = field(default_factory=dict)
+    etag: str | None = None
 
     def sha256(self, name: str) -> str:
         return self.lies.get(name) or hashlib.sha256(self.files[name]).hexdigest()
@@ -157,7 +158,7 @@ class _HuggingFace(_Handler):
             headers = [
                 ("Location", f"{hub.store}/{file[3]}"),
                 ("X-Repo-Commit", repo.commit),
-                ("X-Linked-ETag", f'"{repo.sha256(file[3])}"'),
+                ("X-Linked-ETag", f'"{repo.etag or repo.sha256(file[3])}"'),
                 ("X-Linked-Size", str(len(repo.files[file[3]]))),
             ]
             self.answer(302, b"", headers, body)

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from .. import escape, secrets
 from .._files import Progress, locked, make_folder, require_space
 from .._https import HttpsSource, download
-from ..errors import ModelError
+from ..errors import FetchError, ModelError
 from .quants import File
 
 SECRET = "HF_TOKEN"  # a name
@@ -82,7 +82,7 @@ def listing(repo: str, revision: str | None = None) -> Listing:
     with _told(repo):
         info = api.model_info(repo, revision=revision, files_metadata=True, timeout=30)
     files = [
-        File(one.rfilename, one.size or 0, one.lfs.sha256 if one.lfs else None)
+        File(one.rfilename, max(one.size or 0, 0), _stated(one.lfs))
         for one in info.siblings or ()
         if one.rfilename.lower().endswith(".gguf") and ".." not in one.rfilename.split("/")
     ]
@@ -128,8 +128,15 @@ def _one(found: Listing, file: File, blobs: Path, say: Progress) -> Path:
                 name = file.path.rsplit("/", 1)[-1]
                 download(HttpsSource(url, file.sha256, file.bytes, escape.plain(name), token), blob, say, hint)
     with _told(found.repo):  # the blob is there: this only gives it its name in the snapshot
-        path = huggingface_hub.hf_hub_download(found.repo, file.path, revision=found.commit, token=token or False)
-    return Path(path)
+        path = Path(huggingface_hub.hf_hub_download(found.repo, file.path, revision=found.commit, token=token or False))
+    if sha256_of(path) not in (None, file.sha256):
+        raise FetchError(f"{_host()} states two different SHA-256 for {file.path} of {found.repo}", hint=hint)
+    return path
+
+
+def _stated(lfs: Any) -> str | None:
+    """The SHA-256 that the hub states; it becomes a file's name, so only what is one counts."""
+    return lfs.sha256 if lfs is not None and _SHA256.fullmatch(str(lfs.sha256)) else None
 
 
 def _remember(folder: Path, found: Listing) -> None:

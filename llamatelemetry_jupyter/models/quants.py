@@ -61,7 +61,8 @@ def variants(files: Iterable[File]) -> list[Variant]:
     whole: dict[str, list[File]] = {}
     counts: dict[str, int] = {}
     for file in sorted(files, key=lambda one: one.path):
-        if not file.path.lower().endswith(".gguf") or _BESIDE.search(file.path):
+        # Names come from strangers and are shown: one that is not printable is no model's.
+        if not file.path.lower().endswith(".gguf") or _BESIDE.search(file.path) or not file.path.isprintable():
             continue
         part = _PART.fullmatch(file.path)
         stem = part[1] if part else file.path

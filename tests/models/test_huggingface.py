@@ -139,6 +139,22 @@ def test_another_file_than_the_hub_states_is_refused(hub, tmp_path):
     assert huggingface.cached(TINY) == []
 
 
+def test_a_hub_that_means_harm_gets_nowhere(hub, tmp_path, forms):
+    data = forms["Tiny-Q4_0.gguf"]
+    hub.repos["evil/One-GGUF"] = Repo(
+        {"\x1b[2J-Q4_0.gguf": data, "a\nTypeError-Q8_0.gguf": data, "../../../x-Q6_K.gguf": data},
+    )
+    assert "offers no .gguf file" in refused("hf:evil/One-GGUF")
+    hub.repos["evil/Two-GGUF"] = Repo({"x-Q4_0.gguf": data}, lies={"x-Q4_0.gguf": "../../../../evil"})
+    assert "states no SHA-256" in refused("hf:evil/Two-GGUF")
+    hub.repos["evil/Three-GGUF"] = Repo({"x-Q4_0.gguf": data}, commit="../../evil")
+    assert "names no commit" in refused("hf:evil/Three-GGUF")
+    # Its answers contradict each other: what the library then took is not used.
+    hub.repos["evil/Four-GGUF"] = Repo({"x-Q4_0.gguf": data}, etag="e" * 64)
+    assert "states two different SHA-256" in refused("hf:evil/Four-GGUF")
+    assert not [path for path in tmp_path.rglob("*evil*") if "models--evil" not in str(path)]
+
+
 def test_a_file_that_is_no_model_is_said_to_be_none(hub):
     hub.repos[TINY].files["Tiny-Q2_K.gguf"] = b"<html>not a model</html>" * 9
     with pytest.raises(GGUFError):
