@@ -200,6 +200,8 @@ class _Builder:
             key = graph.step(k, fused, self.positions)
         else:
             query = self.projected(layer, "q", q, normed, turned=True)
+            if not self.demand.flash_attention:  # measured: a copy of them is made before keys are projected
+                query = graph.step(q, query)
             value = self.projected(layer, "v", v, normed, turned=False)
             key = self.projected(layer, "k", k, normed, turned=True)
         graph.step(0, key)
@@ -289,12 +291,7 @@ def compute_bytes(
     kept = _cycle(layers)
     for number, layer in enumerate(kept):
         builder.layer(layer, last=ends and number == len(kept) - 1)
-    peak = builder.peak()
-    if not demand.flash_attention and kept:
-        # Measured, not understood: one more result as wide as the queries, where that is not less than the model.
-        widest = max(layer.heads * layer.key_width // max(layer.kv_heads, 1) for layer in kept)
-        peak += _F32 * demand.rows * widest if widest >= shape.width else 0
-    return peak
+    return builder.peak()
 
 
 def _cycle(layers: Sequence[Layer]) -> Sequence[Layer]:
