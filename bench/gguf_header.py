@@ -16,34 +16,40 @@ _PEER_ROUNDS = 3
 _PEER = "gguf.GGUFReader"
 _FASTER, _SMALLER, _REPEATED_MS = 150, 20, 1.0
 
-# Each in a process of its own: the rise of its peak resident size over the reading is what the reading took.
+# Each in a process of its own: the rise of its peak resident size over the reading is what the reading took. Not
+# ru_maxrss: a child inherits its parent's.
+_PEAK = """
+import re
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+"""
 _OURS = """
-import resource, sys, time
+import sys, time
 from llamatelemetry_jupyter.models import gguf
 from llamatelemetry_jupyter.models._reader import parse
 from llamatelemetry_jupyter.models.source import opened
 path, small = sys.argv[1], sys.argv[2]
 with opened(small) as source:
     parse(source)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 begun = time.perf_counter()
 with opened(path) as source:
     parse(source)
 ms = (time.perf_counter() - begun) * 1e3
-kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+kib = peak() - before
 gguf.read_header(path)
 begun = time.perf_counter()
 gguf.read_header(path)
 print(ms, kib, (time.perf_counter() - begun) * 1e3)
 """
 _THEIRS = """
-import resource, sys, time
+import sys, time
 from gguf import GGUFReader
 GGUFReader(sys.argv[2])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 begun = time.perf_counter()
 GGUFReader(sys.argv[1])
-print((time.perf_counter() - begun) * 1e3, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 0)
+print((time.perf_counter() - begun) * 1e3, peak() - before, 0)
 """
 
 
@@ -79,7 +85,9 @@ def run() -> list[dict[str, object]]:
 
 
 def _once(script: str, path: Path, small: Path) -> list[float]:
-    done = subprocess.run([sys.executable, "-c", script, path, small], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK + script, path, small], check=True, capture_output=True, text=True
+    )
     return [float(word) for word in done.stdout.split()]
 
 
