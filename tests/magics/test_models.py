@@ -39,7 +39,11 @@ def test_fetch_list_delete(hub, ipython, tmp_path, monkeypatch):
         "%llama models pull hf:someone/Tiny-GGUF",
         "%llama models list --here",
         "%llama models rm hf:someone/Tiny-GGUF/Tiny-Q8_0.gguf",
-        "%llama models rm hf:someone/Tiny-GGUF/Tiny-Q8_0.gguf --yes",
+        "import builtins; answers = ['n', 'y']",
+        "builtins.input = lambda question: print(question) or answers.pop(0)",
+        "%llama models rm Tiny-Q8_0.gguf",
+        "%llama models list --here",
+        "%llama models rm Tiny-Q8_0.gguf",
         "%llama models list --here",
     )
     assert re.search(r"Q8_0 \([\d.]+ [KM]iB\): the largest that fits the [\d.]+ [GM]iB free", printed)
@@ -47,11 +51,13 @@ def test_fetch_list_delete(hub, ipython, tmp_path, monkeypatch):
     sha256 = hub.repos["someone/Tiny-GGUF"].sha256("Tiny-Q8_0.gguf")
     assert re.search(rf"Tiny-Q8_0 · Q8_0 · .* · SHA-256 {sha256[:16]}… · /", printed)
     assert re.search(r"hf:someone/Tiny-GGUF/Tiny-Q8_0.gguf +n/a +n/a +n/a +[\d.]+ KiB +(host|GPU)", printed)
-    # Nobody is there to say yes: nothing is deleted until --yes.
+    # Nobody is there to say yes: nothing is deleted.
     assert "CommandError: nobody is there to confirm it" in printed
     assert "try: %llama models rm hf:someone/Tiny-GGUF/Tiny-Q8_0.gguf --yes" in printed
-    assert "deleted: " in printed
-    assert "no model is on this machine" in printed
+    assert printed.count("Delete it from Hugging Face's cache, which other programs use, too? [y/N]") == 3
+    assert "nothing was deleted" in printed
+    assert printed.count("hf:someone/Tiny-GGUF/Tiny-Q8_0.gguf  ") == 2  # listed before and after the no
+    assert printed.index("\ndeleted: ") < printed.index("no model is on this machine")
 
 
 @pytest.mark.floor
@@ -84,6 +90,35 @@ def test_bad_input_is_two_lines(ipython, line, said):
     assert lines[-1] == "STOPPED"
     for part in said:
         assert part in printed
+
+
+def test_what_a_model_is_without_fetching_it(hub, ipython):
+    printed = ipython(
+        LOAD, "%llama models info hf:someone/Tiny-GGUF:Q8_0", "%llama plan hf:someone/Tiny-GGUF --gpus T4"
+    )
+    assert "STOPPED" not in printed
+    assert re.search(r"parameters +721,664", printed)
+    assert all(asked is not None for _, asked in hub.sent())
+
+
+@pytest.mark.floor
+def test_free_memory_is_that_of_the_cards_and_of_what_will_be_stopped(monkeypatch):
+    from llamatelemetry_jupyter.magics import memory
+    from llamatelemetry_jupyter.server.machine import Machine
+    from llamatelemetry_jupyter.values import DeviceInfo, EngineBuffer
+
+    gib = 1 << 30
+    cards = tuple(
+        DeviceInfo(f"GPU-{n}", "Tesla T4", 15 * gib, free, "7.5") for n, free in enumerate((gib, 3 * gib, None))
+    )
+    machine = Machine("linux", "x86_64", "2.35", "550.54", cards, False)
+    monkeypatch.setattr(Machine, "here", classmethod(lambda _: machine))
+    assert memory.free().gpus == (gib, 3 * gib)  # one card does not say
+    ending = [EngineBuffer("CUDA0", "weights", 4 * gib), EngineBuffer("CUDA_Host", "output", gib)]
+    ended = memory.free(ending)
+    assert ended.gpus == (3 * gib, 5 * gib)
+    machine = Machine("linux", "x86_64", "2.35", None, (), False)
+    assert memory.free(ending).gpus == ()
 
 
 @pytest.mark.engine

@@ -316,6 +316,14 @@ def test_a_name_of_the_catalogue_is_a_repository_with_its_forms(hub, forms):
     assert "not offered as F32, but as Q8_0, Q4_K_M" in refused("bge-small:F32")
 
 
+def test_where_a_header_can_be_read(hub):
+    assert catalogue.readable(f"hf:{TINY}") == f"hf:{TINY}@{'a' * 40}/Tiny-Q4_0.gguf"
+    assert catalogue.readable(f"hf:{TINY}/Tiny-F16.gguf") == f"hf:{TINY}@{'a' * 40}/Tiny-F16.gguf"
+    assert hub.sent() == []
+    assert catalogue.readable(f"hf:{TINY}:F16") != catalogue.resolve(f"hf:{TINY}:F16").path
+    assert catalogue.readable(f"hf:{TINY}:F16") == catalogue.resolve(f"hf:{TINY}:F16").path
+
+
 def test_two_processes_fetch_one_file(hub, tmp_path):
     program = f"from llamatelemetry_jupyter.models import catalogue as c; print(c.resolve('hf:{TINY}:Q8_0').path)"
     env = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HOME": str(tmp_path)}
