@@ -40,15 +40,15 @@ def locked(path: Path, say: Progress, timeout_s: float) -> Iterator[None]:
         yield  # the lock ends with the descriptor, also when the process is killed
 
 
-def sha256(path: Path, say: Progress | None = None) -> str:
-    """The file's SHA-256 in hex."""
+def sha256(path: Path, say: Progress | None = None, name: str | None = None) -> str:
+    """The file's SHA-256 in hex; progress speaks of ``name``, that of the file unless given."""
     digest, done, total = hashlib.sha256(), 0, path.stat().st_size
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
             done += len(chunk)
             if say is not None:
-                say(f"checking {path.name}", done / total)
+                say(f"checking {name or path.name}", done / total)
     return digest.hexdigest()
 
 
@@ -62,13 +62,13 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """Raises FetchError when the disk under ``folder`` has less than ``needed_bytes`` free."""
+def require_space(folder: Path, needed_bytes: int, hint: str = "%env LLAMATELEMETRY_CACHE=/a/larger/disk") -> None:
+    """Raises FetchError with ``hint`` when the disk under ``folder`` has less than ``needed_bytes`` free."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise FetchError(
             f"{size(needed_bytes)} are needed in {folder}, and {size(free)} are free",
-            hint="%env LLAMATELEMETRY_CACHE=/a/larger/disk",
+            hint=hint,
         )
 
 
@@ -77,6 +77,16 @@ def write_json(path: Path, value: object) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in ``folder`` now; another process may move and remove them meanwhile."""
+    total = 0
+    for path, _, names in os.walk(folder):  # passes over what vanishes, unlike Path.rglob
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += Path(path, name).stat().st_size
+    return total
 
 
 def size(value: float) -> str:

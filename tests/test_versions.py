@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("image", "python"), [("kaggle", "3.12"), ("colab", "3.13")])
-@pytest.mark.parametrize("extras", ["", "[local,graph]"])
+@pytest.mark.parametrize("extras", ["", "[local,graph]", "[hub]"])
 def test_an_install_there_moves_nothing(
     wheel: Path, image: str, python: str, extras: str, outside_env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -66,6 +66,19 @@ def test_an_install_there_moves_nothing(
     # What is new there is short and known. comm and setuptools are there without being in a freeze; pip asks markers of
     # the running Python, and overrides is for those before 3.12.
     new = {"llamatelemetry-jupyter", "graphistry", "palettable", "jedi", "xllamacpp", "comm", "setuptools", "overrides"}
+    if extras == "[hub]":  # both are there; so is what they need, without being in a freeze
+        new |= {"kagglehub", "kagglesdk", "filelock", "fsspec", "hf-xet", "tqdm", "pyyaml"}
+        new |= {
+            "typing-inspection",
+            "annotated-types",
+            "typer",
+            "click",
+            "rich",
+            "shellingham",
+            "annotated-doc",
+            "markdown-it-py",
+            "mdurl",
+        }
     assert set(chosen) - kept <= new
 
 

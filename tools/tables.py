@@ -6,6 +6,7 @@ A page holds ``<!-- table: NAME -->`` and ``<!-- end -->``; what stands between 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,7 +66,59 @@ def figures() -> str:
     return table()
 
 
-TABLES: dict[str, Callable[[], str]] = {"magics": magics, "settings": settings, "figures": figures}
+def cards() -> str:
+    """Every named card, its figures and where they come from."""
+    from llamatelemetry_jupyter.cards import cards as known
+
+    lines = ["| card | memory | usable | bandwidth | FP16 | source |", "|---|---:|---:|---:|---:|---|"]
+    for card in known():
+        usable = f"{card.usable_bytes / 2**30:.1f} GiB{'' if card.usable_gib else ' (97 %)'}"
+        lines.append(
+            f"| {card.name} | {card.memory_gib:.0f} GiB | {usable} | {card.bandwidth_gb_s:,.0f} GB/s "
+            f"| {card.fp16_tflops:g} TFLOPS | {_cell(card.source)} |"
+        )
+    return "\n".join(lines)
+
+
+def plan_cases() -> str:
+    """Predicted and actual MiB of the last run of the bench ``plan_error``."""
+    found = json.loads((ROOT / "bench" / "plan_cases.json").read_text(encoding="utf-8"))
+    parts = ("weights", "kv", "compute", "output")
+    lines = [
+        f"Engine: {found['engine']}, CPU. MiB, predicted / in the engine's log.",
+        "",
+        "| model and settings | context × slots | weights | KV cache | compute | output | error of the sum |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found["cases"]:
+        ours, theirs = row["predicted"], row["actual"]
+        cells = " | ".join(f"{ours[part]:.2f} / {theirs[part]:.2f}" for part in parts)
+        error = 100 * (sum(ours.values()) / sum(theirs.values()) - 1)
+        lines.append(f"| {_cell(row['case'])} | {row['ctx']:,} × {row['slots']} | {cells} | {error + 0.0:+.2f} % |")
+    return "\n".join(lines).replace("-0.00 %", "0.00 %").replace("+0.00 %", "0.00 %")
+
+
+def models() -> str:
+    """Every named model, from the catalogue."""
+    from llamatelemetry_jupyter.models.catalogue import entries
+
+    lines = ["| name | what for | parameters | forms | licence | consent | from |", "|---|---|--:|---|---|---|---|"]
+    for entry in entries():
+        lines.append(
+            f"| `{entry.id}` | {_cell(f'{entry.use}: {entry.about}')} | {entry.size_label} | {', '.join(entry.quants)} "
+            f"| {entry.licence} | {entry.consent} | [{entry.repo}]({entry.page}), `{entry.file(entry.quants[0])}` |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "magics": magics,
+    "settings": settings,
+    "figures": figures,
+    "cards": cards,
+    "plan_cases": plan_cases,
+    "models": models,
+}
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .commands.models import ACTIONS
 from .router import CELL_COMMANDS, COMMANDS, parser
 
 
@@ -33,9 +34,11 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return [name for name in _columns(shell, before) if name.startswith(symbol)]
     if before and own.takes_value(before[-1]):
         return [value for value in own.values(before[-1]) if value.startswith(symbol)]
-    if symbol.startswith("-") or command != "start":
-        return [option for option in own.options() if option.startswith(symbol)] if symbol.startswith("-") else []
-    return _models(symbol)
+    if symbol.startswith("-"):
+        return [option for option in own.options() if option.startswith(symbol)]
+    if command == "models" and len(before) == 1:
+        return [action for action in ACTIONS if action.startswith(symbol)]
+    return _models(symbol) if command in ("start", "models", "plan") else []
 
 
 def _servers() -> list[str]:

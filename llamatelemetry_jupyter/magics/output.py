@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import escape
+from ..errors import CommandError
 
 _MIN_INTERVAL_S = 0.1  # each update sends the whole text again, and front ends render Markdown slowly
 
@@ -27,6 +28,7 @@ class Live:
         self._id = uuid.uuid4().hex
         self._shown = False
         self._next_s = 0.0
+        self._stages: set[str] = set()
 
     @property
     def due(self) -> bool:
@@ -56,6 +58,29 @@ class Live:
             self.update({"text/plain": text})
         else:
             sys.stdout.write(text + "\n")
+
+    def progress(self, stage: str, fraction: float | None) -> None:
+        """Show how far a download is: in place in a kernel, each stage once in a terminal."""
+        done = f" {fraction:.0%}" if fraction is not None else ""
+        if self.in_kernel and self.due:
+            self.line(f"{escape.plain(stage)} …{done}")
+        elif not self.in_kernel and fraction is not None and stage not in self._stages:
+            self._stages.add(stage)
+            self.line(f"{escape.plain(stage)} …")
+
+
+def confirmed(question: str, again: str) -> bool:
+    """Whether the user says yes; raises CommandError with ``again`` to type where nobody is there to say it."""
+    from ..environment import detect
+
+    nobody = CommandError("nobody is there to confirm it", hint=again)
+    if detect().batch:
+        raise nobody
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except (EOFError, RuntimeError, NotImplementedError) as error:
+        # A batch run has no stdin: IPython raises StdinNotImplementedError, a RuntimeError.
+        raise nobody from error
 
 
 def mark_streamed(answer: object, execution_count: int) -> None:

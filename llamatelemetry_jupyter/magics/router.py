@@ -18,6 +18,7 @@ COMMANDS = {
     "status": "what is running, where, and what it holds",
     "stop": "stop the server",
     "logs": "the last lines of the server's log",
+    "models": "models by name: list, look into, fetch, delete",
     "install": "download a build of the engine that uses this machine's GPU",
     "doctor": "what is there, what is missing, and what to type about it",
     "chat": "ask the model; %%llama does the same with the cell as prompt",
@@ -28,6 +29,7 @@ COMMANDS = {
     "trace": "one trace as a tree and a waterfall",
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
+    "plan": "where a model's memory would go, and what fits",
 }
 #: Commands that take the cell below ``%%llama COMMAND`` as their text; without a command it is ``chat``.
 CELL_COMMANDS = ("chat", "compare", "tokens", "embed")

@@ -1,6 +1,8 @@
-"""Names and sizes of ggml's tensor types and of GGUF's file types, as the format fixes them."""
+"""Names and sizes of ggml's tensor types and of GGUF's file types, as the format fixes them (ggml.h, llama.h)."""
 
 from __future__ import annotations
+
+from math import prod
 
 #: Tensor type -> (name, elements per block, bytes per block). The numbers are part of the file format (ggml.h).
 TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
@@ -11,6 +13,7 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     6: ("Q5_0", 32, 22),
     7: ("Q5_1", 32, 24),
     8: ("Q8_0", 32, 34),
+    9: ("Q8_1", 32, 36),  # gguf-py says 40; block_q8_1 is two halves and 32 bytes
     10: ("Q2_K", 256, 84),
     11: ("Q3_K", 256, 110),
     12: ("Q4_K", 256, 144),
@@ -37,6 +40,18 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     39: ("MXFP4", 32, 17),
     40: ("NVFP4", 64, 36),
     41: ("Q1_0", 128, 18),
+    42: ("Q2_0", 64, 18),
+}
+#: Types that were in the format once; engines refuse them today ("use Q4_0 and runtime repacking").
+REMOVED_TYPES: dict[int, str] = {
+    4: "Q4_2",
+    5: "Q4_3",
+    31: "Q4_0_4_4",
+    32: "Q4_0_4_8",
+    33: "Q4_0_8_8",
+    36: "IQ4_NL_4_4",
+    37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
 }
 
 #: ``general.file_type`` -> the quantisation's usual name (llama.h, llama_ftype).
@@ -76,15 +91,26 @@ FILE_TYPES: dict[int, str] = {
     38: "MXFP4",
     39: "NVFP4",
     40: "Q1_0",
+    41: "Q2_0",
 }
 
 
+def type_name(tensor_type: int) -> str:
+    """The type's usual name (``Q4_K``), ``type 77`` for one that is not known here."""
+    if tensor_type in TENSOR_TYPES:
+        return TENSOR_TYPES[tensor_type][0]
+    return REMOVED_TYPES.get(tensor_type, f"type {tensor_type}")
+
+
 def tensor_bytes(tensor_type: int, dimensions: tuple[int, ...]) -> int | None:
-    """Bytes that a tensor takes in the file, ``None`` for a type that is not known here."""
+    """Bytes that a tensor takes in the file, ``None`` for a type that is not known here.
+
+    Raises ValueError when its rows do not consist of whole blocks.
+    """
     if tensor_type not in TENSOR_TYPES:
         return None
-    _, block, size = TENSOR_TYPES[tensor_type]
-    elements = 1
-    for dimension in dimensions:
-        elements *= dimension
-    return elements // block * size
+    name, block, size = TENSOR_TYPES[tensor_type]
+    row = dimensions[0] if dimensions else 1
+    if row % block:
+        raise ValueError(f"rows of {row} elements, not a multiple of {name}'s blocks of {block}")
+    return prod(dimensions) // block * size

@@ -1,286 +1,169 @@
-"""What a GGUF file says about itself, read before an engine is started on it.
+"""What a GGUF file says about itself, read before an engine is started on it, and also without fetching it.
 
-A damaged file costs an engine start and then a log to read; here it costs milliseconds and says what is wrong. The
-file is untrusted: every length is checked against what is left of the file before anything is made of it, and nothing
-larger than a few kilobytes is copied out of it. GGUF v2 and v3, little endian (v1 and big endian are not served by
-any current engine).
+A damaged file costs an engine start and then a log to read; here it costs milliseconds and says what is wrong. GGUF v2
+and v3, both byte orders, in one file or several, on this machine or at an address that serves ranges.
 """
 
 from __future__ import annotations
 
-import mmap
+import os
+import re
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import GGUFError
-from .ggml import FILE_TYPES, TENSOR_TYPES, tensor_bytes
+from ._reader import CODES, STRING, damaged, parse
+from .header import GGUFHeader, LongArray, Part, Scalar, TensorInfo, Value
+from .source import is_remote, opened, shown
 
-Scalar: TypeAlias = "bool | int | float | str"
-Value: TypeAlias = "Scalar | tuple[Scalar, ...] | ArraySummary"
+__all__ = ["GGUFHeader", "LongArray", "Part", "TensorInfo", "Value", "array", "check", "read_header", "read_model"]
 
-#: llama.cpp's own limits (GGML_MAX_DIMS, and far above what any model holds).
-_MAX_DIMENSIONS = 4
-_MAX_KEYS = 65_536
-_MAX_TENSORS = 1_000_000
-#: Arrays up to here are kept (head counts per layer); longer ones (the vocabulary) are only counted.
-_KEPT_ARRAY = 1_024
-_KEPT_TEXT = 1 << 20  # chat templates reach tens of kilobytes
+_PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_MAX_PARTS = 1_000
 
-_STRING, _ARRAY = 8, 9
-_SCALARS: dict[int, struct.Struct] = {
-    0: struct.Struct("<B"),
-    1: struct.Struct("<b"),
-    2: struct.Struct("<H"),
-    3: struct.Struct("<h"),
-    4: struct.Struct("<I"),
-    5: struct.Struct("<i"),
-    6: struct.Struct("<f"),
-    7: struct.Struct("<?"),
-    10: struct.Struct("<Q"),
-    11: struct.Struct("<q"),
-    12: struct.Struct("<d"),
-}
-_U64 = _SCALARS[10]
+#: Headers that were read, by what tells that a file is still the same; a remote one is believed for some minutes.
+_Key: TypeAlias = "tuple[str, tuple[int, ...]]"
+_known: OrderedDict[_Key, tuple[float, GGUFHeader]] = OrderedDict()
+_KEPT_HEADERS = 16
+_lock = threading.Lock()
+_REMOTE_S = 600.0
+
+#: ``general.type`` of files that are no model by themselves.
+_NOT_MODELS = {"adapter": "a LoRA adapter", "mmproj": "a vision projector", "imatrix": "an importance matrix"}
 
 
-@dataclass(frozen=True, slots=True)
-class ArraySummary:
-    """An array too long to keep: how many elements of which GGUF type."""
+def read_header(where: str | Path) -> GGUFHeader:
+    """The header of one file: a path, ``hf:OWNER/REPOSITORY/FILE.gguf`` or an ``https:`` address.
 
-    kind: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor; ``offset`` counts from the start of the file, ``bytes`` is ``None`` for an unknown type."""
-
-    name: str
-    kind: str
-    dimensions: tuple[int, ...]
-    offset: int
-    bytes: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class GGUFHeader:
-    """The header of a GGUF file that is whole: every tensor lies within ``file_bytes``."""
-
-    version: int
-    architecture: str
-    file_bytes: int
-    data_offset: int
-    metadata: Mapping[str, Value] = field(repr=False)
-    tensors: tuple[TensorInfo, ...] = field(repr=False)
-
-    @property
-    def name(self) -> str | None:
-        """``general.name``."""
-        return self._text("general.name")
-
-    @property
-    def quant(self) -> str | None:
-        """The quantisation's usual name (``Q4_K_M``), from ``general.file_type``."""
-        kind = self._int("general.file_type")
-        return None if kind is None else FILE_TYPES.get(kind)
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens of context that the model was trained for."""
-        return self._int(f"{self.architecture}.context_length")
-
-    @property
-    def block_count(self) -> int | None:
-        """Number of layers."""
-        return self._int(f"{self.architecture}.block_count")
-
-    @property
-    def embedding_length(self) -> int | None:
-        """Width of the model."""
-        return self._int(f"{self.architecture}.embedding_length")
-
-    @property
-    def head_count(self) -> int | tuple[int, ...] | None:
-        """Attention heads, per layer where the file says so."""
-        return self._heads("attention.head_count")
-
-    @property
-    def head_count_kv(self) -> int | tuple[int, ...] | None:
-        """Key/value heads, per layer where the file says so; defaults to :attr:`head_count`."""
-        found = self._heads("attention.head_count_kv")
-        return self.head_count if found is None else found
-
-    @property
-    def vocab_size(self) -> int | None:
-        """Number of tokens."""
-        tokens = self.metadata.get("tokenizer.ggml.tokens")
-        if isinstance(tokens, ArraySummary):
-            return tokens.length
-        return len(tokens) if isinstance(tokens, tuple) else self._int(f"{self.architecture}.vocab_size")
-
-    @property
-    def tensor_count(self) -> int:
-        """Number of tensors."""
-        return len(self.tensors)
-
-    def _text(self, key: str) -> str | None:
-        found = self.metadata.get(key)
-        return found if isinstance(found, str) else None
-
-    def _int(self, key: str) -> int | None:
-        found = self.metadata.get(key)
-        return found if isinstance(found, int) and not isinstance(found, bool) else None
-
-    def _heads(self, key: str) -> int | tuple[int, ...] | None:
-        found = self.metadata.get(f"{self.architecture}.{key}")
-        if isinstance(found, tuple):
-            return tuple(int(x) for x in found if isinstance(x, int))
-        return self._int(f"{self.architecture}.{key}")
-
-
-def read_header(path: str | Path) -> GGUFHeader:
-    """The header of ``path``; raises GGUFError when it is not GGUF, is truncated, or contradicts itself."""
-    path = Path(path)
+    Raises GGUFError when it is not GGUF, is truncated, or contradicts itself, ModelError when an address cannot be
+    reached. An unchanged file is not read again; of a remote one only the header is fetched.
+    """
+    where = str(where)
+    if is_remote(where):
+        return _cached((where, ()), _REMOTE_S, lambda: _read(where))
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(4)
-            if start != b"GGUF":
-                raise _error(path, f"is not a GGUF file: it starts with {start!r}" if start else "is empty")
-            if size < 24:
-                raise _error(path, f"is truncated: a GGUF header has at least 24 bytes, the file {size}")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(path, data).header()
-    except FileNotFoundError as exc:
-        raise GGUFError(f"there is no file {path}", hint="%llama start smollm2-135m") from exc
-    except IsADirectoryError as exc:
-        raise GGUFError(f"{path} is a folder, not a .gguf file", hint=f"%llama start {path}/MODEL.gguf") from exc
-    except OSError as exc:
-        raise GGUFError(f"{path} cannot be read: {exc.strerror}", hint=f"!ls -l {path}") from exc
+        key = _identity(where)
+    except OSError:
+        key = None  # the reader says what is wrong
+    return _read(where) if key is None else _cached(key, float("inf"), lambda: _read(where))
 
 
-def check(path: str | Path) -> GGUFHeader:
-    """The header of a file that an engine can load: one of a model, in one part, with weights in it."""
-    header = read_header(path)
+def read_model(where: str | Path) -> GGUFHeader:
+    """The header of a whole model: of a split one (``…-00001-of-00003.gguf``) with the tensors of all its files.
+
+    Raises GGUFError as :func:`read_header` does, and when a part is missing or belongs elsewhere.
+    """
+    first = read_header(where)
+    count, number = first.number("split.count") or 0, first.number("split.no") or 0
+    if count <= 1 and number == 0:
+        return first
+    name = str(where)
+    found = _PART.fullmatch(name)
+    if found is None or int(found[3]) != count or not 1 < count <= _MAX_PARTS:
+        raise damaged(name, f"is one of {count} files of a model, but is not named so (…-00001-of-{count:05}.gguf)")
+    names = [f"{found[1]}-{index + 1:05}-of-{count:05}.gguf" for index in range(count)]
+    if number != 0 or int(found[2]) != 1:
+        raise GGUFError(
+            f"{shown(name)} is part {number + 1} of a model: the first part stands for all",
+            hint=f"give {shown(names[0])}",
+        )
+    parts, tensors = [first.parts[0]], list(first.tensors)
+    for index, part in enumerate(names[1:], 1):
+        header = read_header(part)
+        if header.number("split.no") != index or header.order != first.order:
+            raise damaged(part, f"is not part {index + 1} of {shown(name)}")
+        parts.append(header.parts[0])
+        tensors += [replace(tensor, part=index) for tensor in header.tensors]
+    expected = first.number("split.tensors.count")
+    if len({tensor.name for tensor in tensors}) != len(tensors) or expected not in (None, len(tensors)):
+        raise damaged(name, f"has {len(tensors)} tensors in its {count} parts, not {expected}")
+    return replace(first, parts=tuple(parts), tensors=tuple(tensors))
+
+
+def check(where: str | Path) -> GGUFHeader:
+    """The header of a model that an engine on this machine can load; raises GGUFError for everything else."""
+    header = read_model(where)
+    name = str(where)
+    if (header.order == "<") != (sys.byteorder == "little"):
+        wrong = "big" if header.order == ">" else "little"
+        raise damaged(name, f"is {wrong} endian; an engine reads the byte order of its machine, {sys.byteorder}")
+    kind = _NOT_MODELS.get(header.text("general.type") or "")
+    if kind is not None or header.architecture == "clip":
+        raise GGUFError(f"{shown(name)} is {kind or 'a vision projector'}, not a model", hint="%llama start MODEL.gguf")
     if not header.tensors:
-        raise _error(Path(path), "holds no tensors (a vocabulary only?)")
+        raise damaged(name, "holds no tensors (a vocabulary only?)")
+    unknown = next((tensor for tensor in header.tensors if tensor.bytes is None), None)
+    if unknown is not None and not unknown.kind.startswith("type "):
+        raise GGUFError(
+            f"{shown(name)} uses {unknown.kind}, which engines no longer read", hint="look for a Q4_0 file of it"
+        )
     return header
 
 
-def _error(path: Path, what: str) -> GGUFError:
-    return GGUFError(f"{path} {what}", hint=f"download it again, then compare its size and checksum: !sha256sum {path}")
+def array(header: GGUFHeader, key: str) -> tuple[Scalar, ...]:
+    """All elements of an array, read from its file when the header did not keep them; KeyError when there is none."""
+    found = header.metadata[key]
+    if not isinstance(found, LongArray):
+        if isinstance(found, tuple):
+            return found
+        raise KeyError(f"{key} is not an array")
+    part = header.parts[0]
+    with opened(part.where) as source:
+        if source.size != part.file_bytes:
+            raise damaged(part.where, "has changed since its header was read")
+        end = part.data_offset
+        if found.kind in CODES:
+            size = struct.calcsize(CODES[found.kind]) * found.length
+            raw = source.read(found.offset, size)
+            if len(raw) != size:
+                raise damaged(part.where, "has changed since its header was read")
+            return struct.unpack(f"{header.order}{found.length}{CODES[found.kind]}", raw)
+        raw = source.read(found.offset, end - found.offset)
+    if found.kind != STRING:
+        raise KeyError(f"{key} is not an array of texts or numbers")
+    return _texts(part.where, raw, found.length, header.order)
 
 
-class _Reader:
-    """A position in a mapped file that never passes its end."""
-
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path = path
-        self.data = data
-        self.size = len(data)
-        self.position = 4
-
-    def header(self) -> GGUFHeader:
-        version = self.scalar(4)
-        if version not in (2, 3):
-            swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big")
-            said = "big endian GGUF" if swapped in (2, 3) else f"GGUF version {version}"
-            raise _error(self.path, f"is {said}; versions 2 and 3, little endian, can be served")
-        tensor_count, key_count = int(self.scalar(10)), int(self.scalar(10))
-        # The smallest tensor info takes 24 bytes, the smallest key 13: a count that cannot fit is refused unread.
-        if key_count > min(_MAX_KEYS, self.size // 13) or tensor_count > min(_MAX_TENSORS, self.size // 24):
-            raise _error(
-                self.path,
-                f"claims {key_count:,} keys and {tensor_count:,} tensors in {self.size:,} bytes:"
-                " it is truncated or damaged",
-            )
-        metadata: dict[str, Value] = {}
-        for _ in range(key_count):
-            key = self.text()
-            metadata[key] = self.value(int(self.scalar(4)))
-        architecture = metadata.get("general.architecture")
-        if not isinstance(architecture, str) or not architecture:
-            raise _error(self.path, "does not name its architecture: it is damaged or not a model")
-        infos = [self.tensor() for _ in range(tensor_count)]
-        alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
-            raise _error(self.path, f"has an alignment of {alignment!r}: it is damaged")
-        data_offset = -(-self.position // alignment) * alignment
-        tensors = tuple(self.placed(info, data_offset) for info in infos)
-        end = max((t.offset + (t.bytes or 0) for t in tensors), default=0)
-        if end > self.size:
-            raise _error(self.path, f"is truncated: its weights end at byte {end:,}, the file at {self.size:,}")
-        return GGUFHeader(int(version), architecture, self.size, data_offset, metadata, tensors)
-
-    def take(self, count: int) -> int:
-        """Step over ``count`` bytes; returns where they start."""
-        start = self.position
-        if count > self.size - start:
-            raise _error(self.path, f"is truncated: its header ends after {self.size:,} bytes")
-        self.position = start + count
-        return start
-
-    def scalar(self, kind: int) -> int | float | bool:
-        form = _SCALARS[kind]
-        value: int | float | bool = form.unpack_from(self.data, self.take(form.size))[0]
-        return value
-
-    def text(self) -> str:
-        length = int(self.scalar(10))
-        start = self.take(length)
-        return self.data[start : start + min(length, _KEPT_TEXT)].decode("utf-8", "replace")
-
-    def value(self, kind: int) -> Value:
-        if kind == _STRING:
-            return self.text()
-        if kind == _ARRAY:
-            return self.array()
-        if kind not in _SCALARS:
-            raise _error(self.path, f"holds a value of unknown type {kind}: it is damaged")
-        return self.scalar(kind)
-
-    def array(self) -> tuple[Scalar, ...] | ArraySummary:
-        kind, length = int(self.scalar(4)), int(self.scalar(10))
-        if kind in _SCALARS:
-            form = _SCALARS[kind]
-            start = self.take(length * form.size)
-            if length > _KEPT_ARRAY:
-                return ArraySummary(kind, length)
-            return tuple(form.unpack_from(self.data, start + i * form.size)[0] for i in range(length))
-        if kind != _STRING:
-            raise _error(self.path, f"holds an array of unknown type {kind}: it is damaged")
-        if length > (self.size - self.position) // 8:
-            raise _error(self.path, f"is truncated: its header ends after {self.size:,} bytes")
-        if length <= _KEPT_ARRAY:
-            return tuple(self.text() for _ in range(length))
-        self.skip_texts(length)
-        return ArraySummary(kind, length)
-
-    def skip_texts(self, count: int) -> None:
-        # The vocabulary: 50,000 to 500,000 strings, so no call per string but the unpacking itself.
-        unpack, data, position, last = _U64.unpack_from, self.data, self.position, self.size - 8
+def _texts(where: str, raw: bytes, count: int, order: str) -> tuple[str, ...]:
+    unpack, at = struct.Struct(order + "Q").unpack_from, 0
+    texts: list[str] = []
+    try:
         for _ in range(count):
-            if position > last:
-                raise _error(self.path, f"is truncated: its header ends after {self.size:,} bytes")
-            position += 8 + unpack(data, position)[0]
-        self.position = position
-        self.take(0)
-        if position > self.size:
-            raise _error(self.path, f"is truncated: its header ends after {self.size:,} bytes")
+            begin = at + 8
+            at = begin + unpack(raw, at)[0]
+            texts.append(raw[begin:at].decode("utf-8", "replace"))
+    except struct.error as exc:
+        raise damaged(where, "has changed since its header was read") from exc
+    return tuple(texts)
 
-    def tensor(self) -> tuple[str, int, tuple[int, ...], int]:
-        name = self.text()
-        rank = int(self.scalar(4))
-        if rank > _MAX_DIMENSIONS:
-            raise _error(self.path, f"has a tensor with {rank} dimensions: it is damaged")
-        dimensions = tuple(int(self.scalar(10)) for _ in range(rank))
-        return name, int(self.scalar(4)), dimensions, int(self.scalar(10))
 
-    @staticmethod
-    def placed(info: tuple[str, int, tuple[int, ...], int], data_offset: int) -> TensorInfo:
-        name, kind, dimensions, offset = info
-        label = TENSOR_TYPES[kind][0] if kind in TENSOR_TYPES else f"type {kind}"
-        return TensorInfo(name, label, dimensions, data_offset + offset, tensor_bytes(kind, dimensions))
+def _read(where: str) -> GGUFHeader:
+    # Absolute: long arrays are read from there later, wherever the notebook has gone by then.
+    with opened(where if is_remote(where) else os.path.abspath(where)) as source:
+        return parse(source)
+
+
+def _identity(where: str) -> _Key:
+    status = Path(where).stat()
+    return os.path.abspath(where), (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _cached(key: _Key, seconds: float, read: Callable[[], GGUFHeader]) -> GGUFHeader:
+    with _lock:
+        found = _known.get(key)
+    if found is not None and time.monotonic() - found[0] < seconds:
+        return found[1]
+    header = read()
+    with _lock:
+        _known[key] = (time.monotonic(), header)
+        _known.move_to_end(key)
+        while len(_known) > _KEPT_HEADERS:
+            _known.popitem(last=False)
+    return header

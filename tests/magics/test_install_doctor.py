@@ -99,7 +99,7 @@ def test_nobody_to_ask_is_an_error_that_names_yes(ipython, lock, monkeypatch, ba
     if batch:
         monkeypatch.setenv("LLAMATELEMETRY_BATCH", "1")
     printed = ipython(LOAD, lock, "%llama install --engine cpu", "print(engines.installed())")
-    assert "EngineError: nobody is there to confirm the installation" in printed
+    assert "CommandError: nobody is there to confirm it" in printed
     assert "try: %llama install --engine cpu --yes" in printed
     assert printed.endswith("()\n")
 

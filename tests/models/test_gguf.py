@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 
 from llamatelemetry_jupyter.errors import GGUFError
 from llamatelemetry_jupyter.models import ggml, gguf
+from llamatelemetry_jupyter.models.header import LongArray
 
 
 def text(value):
@@ -46,8 +48,41 @@ def test_the_demo_model_describes_itself(model_path):
 def test_sizes_of_tensor_types_are_those_of_the_gguf_package():
     constants = pytest.importorskip("gguf.constants")
     for kind, (block, size) in constants.GGML_QUANT_SIZES.items():
-        if kind in ggml.TENSOR_TYPES:
+        if kind.name != "Q8_1":  # never in a file; the package counts 4 bytes too many (block_q8_1 in ggml-common.h)
             assert ggml.TENSOR_TYPES[kind] == (kind.name, block, size)
+
+
+def test_every_tensor_type_of_the_engine_is_known():
+    xllamacpp = pytest.importorskip("xllamacpp")
+    theirs = {t.value: t.name.removeprefix("GGML_TYPE_") for t in xllamacpp.ggml_type}
+    theirs.pop(max(theirs))  # GGML_TYPE_COUNT
+    assert {number: name for number, (name, _, _) in ggml.TENSOR_TYPES.items()} == theirs
+
+
+def test_long_arrays_stay_in_the_file_until_they_are_asked_for(model_path):
+    header = gguf.read_header(model_path)
+    found = header.metadata["tokenizer.ggml.tokens"]
+    assert isinstance(found, LongArray)
+    assert found.length == 49152
+    assert gguf.array(header, "tokenizer.ggml.tokens")[:2] == ("<|endoftext|>", "<|im_start|>")
+    types = gguf.array(header, "tokenizer.ggml.token_type")
+    assert (len(types), set(types)) == (49152, {1, 3})
+    with pytest.raises(KeyError):
+        gguf.array(header, "general.name")
+
+
+def test_an_unchanged_file_is_read_once_and_a_changed_one_again(tmp_path):
+    path = build(tmp_path / "m.gguf")
+    first = gguf.read_header(path)
+    assert gguf.read_header(path) is first
+    build(path, tensors=((4, 4),))
+    assert gguf.read_header(path).parameters == 16
+
+
+def test_a_file_that_nothing_can_be_read_from_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(GGUFError, match="not a regular file"):
+        gguf.read_header(tmp_path / "pipe.gguf")
 
 
 def test_values_per_layer_are_kept_and_long_arrays_counted(tmp_path):
@@ -65,11 +100,20 @@ def test_values_per_layer_are_kept_and_long_arrays_counted(tmp_path):
         (lambda p: p.write_bytes(b""), "is empty"),
         (lambda p: p.write_bytes(b"GGUF\3\0\0\0"), "is truncated"),
         (lambda p: build(p, version=1), "GGUF version 1"),
-        (lambda p: build(p, version=3 << 24), "big endian"),
+        (lambda p: build(p, version=3 << 24), "claims"),  # the byte order of the version, not of what follows
+        (lambda p: build(p, (ARCHITECTURE, ARCHITECTURE)), "twice"),
+        (lambda p: build(p, (ARCHITECTURE, pair("", 0, b"1"))), "unnamed"),
+        (
+            lambda p: build(p, (ARCHITECTURE, pair("general.type", 8, text("adapter")))),
+            "is a LoRA adapter, not a model",
+        ),
+        (lambda p: build(p, (ARCHITECTURE, pair("k", 9, struct.pack("<IQ", 9, 1)))), "array of unknown type 9"),
+        (lambda p: build(p, tensors=((1 << 40, 1 << 40),)), "elements"),
+        (lambda p: build(p, tensors=((2, 2), (2, 2))), "'t1' at 0, not 32"),
         (lambda p: build(p, counts=(1, 1 << 60)), "or damaged"),
         (lambda p: build(p, counts=(1 << 62, 1)), "or damaged"),
         (lambda p: build(p, (pair("k", 8, struct.pack("<Q", 1 << 50)),)), "is truncated"),
-        (lambda p: build(p, (ARCHITECTURE, pair("k", 9, struct.pack("<IQ", 8, 1 << 61)))), "is truncated"),
+        (lambda p: build(p, (ARCHITECTURE, pair("k", 9, struct.pack("<IQ", 8, 1 << 61)))), "truncated or damaged"),
         (lambda p: build(p, (ARCHITECTURE, pair("k", 9, struct.pack("<IQ", 10, 1 << 61)))), "is truncated"),
         (lambda p: build(p, (ARCHITECTURE, pair("k", 77, b""))), "unknown type 77"),
         (lambda p: build(p, ()), "does not name its architecture"),
@@ -96,21 +140,3 @@ def test_a_file_cut_anywhere_is_noticed(tmp_path, model_path):
         path.write_bytes(whole[:size])
         with pytest.raises(GGUFError, match="truncated"):
             gguf.check(path)
-
-
-def test_random_damage_of_the_header_never_crashes_the_reader(tmp_path):
-    import random
-
-    rng = random.Random(7)
-    keys = (ARCHITECTURE, pair("a.b", 9, struct.pack("<IQ3I", 4, 3, 1, 2, 3)), pair("tokenizer.x", 8, text("é" * 40)))
-    good = build(tmp_path / "m.gguf", keys).read_bytes()
-    path = tmp_path / "bad.gguf"
-    for _ in range(500):
-        raw = bytearray(good)
-        for _ in range(rng.randint(1, 4)):
-            raw[rng.randrange(4, len(raw))] = rng.randrange(256)
-        path.write_bytes(raw)
-        try:
-            gguf.check(path)
-        except GGUFError:
-            continue

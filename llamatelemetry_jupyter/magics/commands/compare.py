@@ -15,7 +15,6 @@ from ...inference.interrupt import Interrupted
 from ..output import Live, mark_streamed
 from ..parser import Parser
 from ..template import substitute
-from .start import shown
 
 if TYPE_CHECKING:
     from ...api.stream import TokenStream
@@ -166,7 +165,7 @@ def _check_models(session: Session, models: list[str | None]) -> None:
 
     for model in models:
         if model is not None and _running(session, model) is None:
-            catalogue.resolve(model, shown(Live(session.shell)))
+            catalogue.resolve(model, Live(session.shell).progress)
 
 
 @contextmanager
@@ -175,7 +174,7 @@ def _engine(session: Session, model: str | None) -> Iterator[InferenceEngine]:
     if model is None or (name := _running(session, model)) is not None:
         yield session.engine(None if model is None else model, server=None if model is None else name)
         return
-    session.start(model, name=_SERVER, on_progress=shown(Live(session.shell)))
+    session.start(model, name=_SERVER, on_progress=Live(session.shell).progress)
     try:
         yield session.engine(server=_SERVER)
     finally:

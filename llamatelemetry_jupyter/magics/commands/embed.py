@@ -10,7 +10,6 @@ from ..kept import Kept
 from ..output import Live
 from ..parser import Parser, closest
 from ..template import substitute
-from .start import shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,7 +99,7 @@ def _embeddings(session: Session, model: str | None) -> Embeddings:
         # By name where it has one: a path would be another model to whoever asks for it by its name.
         default = (answering.id if answering.sha256 else answering.path) if answering is not None else "smollm2-135m"
         live = Live(session.shell)
-        handle = session.start(model or default, name=_SERVER, embeddings=True, on_progress=shown(live))
+        handle = session.start(model or default, name=_SERVER, embeddings=True, on_progress=live.progress)
         live.line(f"embeddings by {handle.model.id if handle.model else handle.url}, on a server named {_SERVER}")
     kept = _kept.get(session)
     if kept is None or kept[0] != handle:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import EngineError
-from ..output import Live
+from ..output import Live, confirmed
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -46,17 +46,7 @@ def run(session: Session, args: argparse.Namespace) -> Table | None:
     if not args.yes and not _confirmed(plan, args):
         live.line("nothing was installed")
         return None
-    stages: set[str] = set()
-
-    def progress(stage: str, fraction: float | None) -> None:
-        done = f" {fraction:.0%}" if fraction is not None else ""
-        if live.in_kernel and live.due:
-            live.line(f"{escape.plain(stage)} …{done}")
-        elif not live.in_kernel and fraction is not None and stage not in stages:
-            stages.add(stage)
-            live.line(f"{escape.plain(stage)} …")
-
-    build = install.install(plan, progress)
+    build = install.install(plan, live.progress)
     if build.problem is not None:
         raise EngineError(
             f"{build.id} is installed but will not be used: {escape.plain(build.problem)}", hint="%llama doctor"
@@ -74,17 +64,8 @@ def _told(build: Build) -> str:
 
 
 def _confirmed(plan: Plan, args: argparse.Namespace) -> bool:
-    from ...environment import detect
-
     again = f"%llama install --engine {args.engine}{f' --from {args.local}' if args.local else ''} --yes"
-    if detect().batch:
-        raise EngineError("nobody is there to confirm the installation", hint=again)
-    verb = "Copy" if plan.local else "Download"
-    try:
-        return input(f"{verb} and install {plan.entry.id}? [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, RuntimeError, NotImplementedError) as error:
-        # A batch run has no stdin: IPython raises StdinNotImplementedError, a RuntimeError.
-        raise EngineError("nobody is there to confirm the installation", hint=again) from error
+    return confirmed(f"{'Copy' if plan.local else 'Download'} and install {plan.entry.id}?", again)
 
 
 def _table(machine: Machine) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ... import escape
@@ -13,6 +12,7 @@ from ..parser import Parser
 from ..settings import add_settings, given
 
 if TYPE_CHECKING:
+    from ...fetch import Progress
     from ...server.process import ServerManager
     from ...session import Session
     from ...values import ServerHandle
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def configure(parser: Parser) -> None:
     """The model, how it is started, and every setting of the server."""
-    parser.add_argument("model", nargs="?", help="a known name or a .gguf file (the running one, else smollm2-135m)")
+    parser.add_argument("model", nargs="?", help="a name, hf:, kaggle: or https: address or .gguf file (smollm2-135m)")
     parser.add_argument("-N", "--name", default="default", metavar="NAME", help="one of several servers (default)")
     parser.add_argument("--engine", metavar="PATH", help="a llama-server, xllamacpp, or a build that was installed")
     parser.add_argument("--keep", action="store_true", help="the server goes on when this kernel ends")
@@ -45,31 +45,17 @@ def run(session: Session, args: argparse.Namespace) -> None:
     if before is not None and not (args.model or settings or args.engine or args.restart or args.keep):
         live.line(f"already running: {describe(before)}")
         return
-    # Hints say `--ctx N --restart` without a name: that must mean the model that is running.
-    running = before.model.path if before and before.model else None
-    known = before.model.id if before and before.model and before.model.sha256 else None
     handle = session.start(
-        args.model or known or running or "smollm2-135m",
+        _model(args, before, live.progress),
         name=args.name,
         engine=args.engine,
         replace=args.restart,
         keep=args.keep,
-        on_progress=shown(live),
+        on_progress=live.progress,
         timeout_s=args.timeout,
         **settings,
     )
     report(live, session.manager_of(args.name), before, handle)
-
-
-def shown(live: Live) -> Callable[[str, float | None], None]:
-    """Progress as a line that is rewritten."""
-
-    def progress(stage: str, fraction: float | None) -> None:
-        done = f" {fraction:.0%}" if fraction is not None else ""
-        if live.in_kernel and live.due:
-            live.line(f"{escape.plain(stage)} …{done}")
-
-    return progress
 
 
 def report(live: Live, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle) -> None:
@@ -82,6 +68,24 @@ def report(live: Live, manager: ServerManager, before: ServerHandle | None, hand
     if manager.kept and not again:
         lines.append("it goes on when this kernel ends; %llama attach finds it again, %llama stop ends it")
     live.line("\n".join(escape.plain(line) for line in lines))
+
+
+def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Progress) -> str:
+    """The model that is meant, in the form that fits; says in one line which form and why where there was a choice."""
+    from ...models import catalogue
+    from ..memory import free
+
+    running = before.model if before is not None else None
+    if running is not None:
+        name = running.id if catalogue.entry_of(running.id) else running.path
+        # Hints say `--ctx N --restart` without a name, and a name alone stays with the form that is running.
+        if args.model is None or args.model.lower() == running.id.partition(":")[0]:
+            return name
+    buffers = before.buffers if before is not None and args.restart else ()
+    chosen = catalogue.choose(args.model or "smollm2-135m", free(buffers), progress)
+    if chosen.why:
+        print(escape.plain(chosen.why))
+    return chosen.model
 
 
 def describe(handle: ServerHandle) -> str:
