@@ -72,16 +72,17 @@ def get(url: str, path: str, api_key: str | None = None, timeout_s: float = 2.0)
 
 def ports(pid: int) -> list[int] | None:
     """TCP ports on which the process itself listens; ``None`` where the system doesn't say (no /proc)."""
-    links = []
+    ours = set()
     try:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed since
-                links.append(os.readlink(entry))  # noqa: PTH115 (a socket is no path)
-        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+                if found := re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry)):  # noqa: PTH115 (a socket is no path)
+                    ours.add(found[1])
+        # The tables hold every connection of the machine: they are read only where there is something to look up.
+        tables = [Path(f"/proc/{pid}/net/{name}").read_text() for name in ("tcp", "tcp6") if ours]
     except OSError:
         return None
-    ours = {found[1] for link in links if (found := re.fullmatch(r"socket:\[(\d+)\]", link))}
-    rows = [row.split() for row in "\n".join(tables).splitlines()] if ours else []
+    rows = [row.split() for row in "\n".join(tables).splitlines()]
     # State 0A is LISTEN; column 1 is address:port in hex, column 9 the socket's inode (proc(5)).
     return [int(r[1].split(":")[1], 16) for r in rows if len(r) > 9 and r[3] == "0A" and r[9] in ours]
 

@@ -36,6 +36,7 @@ class Running:
     closed: bool = False
     watcher: threading.Thread | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
+    _ports: list[int] = field(default_factory=list)
 
     def read_log(self) -> None:
         """Tell of what was added to the log since the last time."""
@@ -50,11 +51,13 @@ class Running:
         """Where the engine listens: by its own sockets; where the system doesn't tell, by what its log says."""
         assert self.child is not None
         assert self.settings is not None
-        found = probe.ports(self.child.pid)
-        if found is None:
-            return list(self.parser.urls)
+        if not self._ports:
+            found = probe.ports(self.child.pid)
+            if found is None:
+                return list(self.parser.urls)
+            self._ports = found
         host = self.settings.host
-        return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in found]
+        return [f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for port in self._ports]
 
     def identify(self, name: str, url: str) -> ServerHandle | None:
         """The handle, once what answers at ``url`` proved to be our engine and ready."""
