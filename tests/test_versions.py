@@ -65,7 +65,17 @@ def test_an_install_there_moves_nothing(
     assert kept >= {"ipython", "ipywidgets", "anywidget", "pandas", "plotly", "requests", "opentelemetry-sdk", "psutil"}
     # What is new there is short and known. comm and setuptools are there without being in a freeze; pip asks markers of
     # the running Python, and overrides is for those before 3.12.
-    new = {"llamatelemetry-jupyter", "graphistry", "palettable", "jedi", "xllamacpp", "comm", "setuptools", "overrides"}
+    new = {
+        "llamatelemetry-jupyter",
+        "graphistry",
+        "palettable",
+        "jedi",
+        "xllamacpp",
+        "prometheus-client",
+        "comm",
+        "setuptools",
+        "overrides",
+    }
     if extras == "[hub]":  # both are there; so is what they need, without being in a freeze
         new |= {"kagglehub", "kagglesdk", "filelock", "fsspec", "hf-xet", "tqdm", "pyyaml"}
         new |= {

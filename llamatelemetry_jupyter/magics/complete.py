@@ -28,7 +28,7 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return _engines(command, symbol)
     if before and before[-1] in ("-N", "--name", "--server"):
         return [name for name in _servers() if name.startswith(symbol)]
-    if before and before[-1] in ("--from", "--json-schema"):
+    if before and before[-1] in ("--from", "--json-schema") and command != "install":  # there it is a folder
         return [name for name in _variables(shell) if name.startswith(symbol)]
     if before and before[-1] == "--column":
         return [name for name in _columns(shell, before) if name.startswith(symbol)]

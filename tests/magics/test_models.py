@@ -136,8 +136,10 @@ def test_start_from_a_hub(hub, ipython, model_path):
         "%llama start --ctx 256 --slots 1 --restart",
         "%llama stop",
     )
-    started = re.findall(r"^(already running: )?SmolLM2-Q4_1 · .* 1 slot with (\d+) tokens each", printed, re.MULTILINE)
-    assert started == [("", "512"), ("already running: ", "512"), ("", "256")]
+    started = re.findall(
+        r"^(already running: |restarted: )?SmolLM2-Q4_1 · .* 1 slot with (\d+) tokens each", printed, re.MULTILINE
+    )
+    assert started == [("", "512"), ("already running: ", "512"), ("restarted: ", "256")]
     assert f"ModelError: hf:{SMOL}/SmolLM2-Q4_1.gguf is being served" in printed
     assert printed.count("STOPPED") == 1
     assert len(hub.sent()) == 1
@@ -152,8 +154,10 @@ def test_a_name_alone_stays_with_the_form_that_is_running(ipython):
         "%llama start --ctx 256 --slots 1 --restart",
         "%llama stop",
     )
-    started = re.findall(r"^(already running: )?smollm2-135m:Q4_1 · .* with (\d+) tokens each", printed, re.MULTILINE)
-    assert started == [("", "512"), ("already running: ", "512"), ("", "256")]
+    started = re.findall(
+        r"^(already running: |restarted: )?smollm2-135m:Q4_1 · .* with (\d+) tokens each", printed, re.MULTILINE
+    )
+    assert started == [("", "512"), ("already running: ", "512"), ("restarted: ", "256")]
 
 
 def test_tab_knows_actions_names_and_addresses_start(ipython):

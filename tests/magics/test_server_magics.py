@@ -39,7 +39,7 @@ def test_every_setting_is_an_option_of_start_and_restart():
         ("%llama start --split", "--split", {"--split-mode"}),
         ("%llama start --split-mode ", "", {"layer", "none", "row", "tensor"}),
         ("%llama restart --cache-type-k q8", "q8", {"q8_0"}),
-        ("%llama start smol", "smol", {"smollm2-135m"}),
+        ("%llama start smollm2-135", "smollm2-135", {"smollm2-135m"}),
         ("%llama stop --or", "--or", {"--orphans"}),
         ("%llama attach --api", "--api", {"--api-key"}),
         ("%llama start --ctx ", "", set()),

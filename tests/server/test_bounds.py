@@ -51,7 +51,7 @@ def test_without_room_for_the_older_part_only_the_new_one_is_kept(tmp_path, monk
     guard.bound(str(tmp_path / "gone.log"))  # the folder was cleaned: nothing to do, and no error
 
 
-# A kernel whose files cannot grow beyond 16 KiB: what a full disk is to the engine's log.
+# A kernel whose files cannot grow beyond 12 KiB: what a full disk is to the engine's log.
 FULL = """
 import resource, sys
 from llamatelemetry_jupyter.server.process import ServerManager
@@ -59,7 +59,7 @@ from llamatelemetry_jupyter.server.settings import ServerSettings
 from llamatelemetry_jupyter.inference.engine import InferenceEngine
 from llamatelemetry_jupyter.models.catalogue import resolve
 resolve("smollm2-135m")
-resource.setrlimit(resource.RLIMIT_FSIZE, (16384, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, (12288, resource.RLIM_INFINITY))
 with ServerManager("full") as manager:
     handle = manager.start(ServerSettings(ctx=512, warmup=False))
     print(InferenceEngine(handle).chat("Hi", max_tokens=4).output_tokens, __import__("os").path.getsize(handle.log_path))
@@ -73,5 +73,5 @@ def test_a_log_that_cannot_be_written_neither_stalls_nor_ends_the_engine():
     assert done.returncode == 0, done.stderr
     tokens, size = map(int, done.stdout.split())
     assert tokens == 4
-    assert size == 16384
+    assert 12288 - 2048 < size <= 12288  # a line is written whole or not at all
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY  # the limit was the child's alone
