@@ -268,7 +268,8 @@ class Session:
 
 def _runs(handle: ServerHandle, model: str) -> bool:
     known = handle.model
-    return known is not None and model in (known.id, known.path, Path(known.path).name)
+    # A name without its form means the form that is running: qwen2.5-7b is qwen2.5-7b:Q4_K_M.
+    return known is not None and model in (known.id, known.id.partition(":")[0], known.path, Path(known.path).name)
 
 
 def current_session() -> Session:

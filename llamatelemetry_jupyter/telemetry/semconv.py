@@ -45,6 +45,8 @@ ALIASES: Final = {
 REQUEST_OPTIONS: Final = {
     "temperature": "gen_ai.request.temperature",
     "max_tokens": "gen_ai.request.max_tokens",
+    "n_predict": "gen_ai.request.max_tokens",  # llama.cpp's own completion
+    "max_output_tokens": "gen_ai.request.max_tokens",  # the Responses format
     "seed": "gen_ai.request.seed",
     "top_p": "gen_ai.request.top_p",
     "top_k": "gen_ai.request.top_k",

@@ -221,6 +221,9 @@ class RecordedCall:
             span.end(end_time=max(t0_ns, t1_ns))
 
 
+_WHOLE = ("max_tokens", "n_predict", "max_output_tokens", "seed", "top_k")
+
+
 def _options(request: Mapping[str, JSON]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if request.get("stream"):
@@ -233,7 +236,7 @@ def _options(request: Mapping[str, JSON]) -> dict[str, Any]:
             if isinstance(value, (str, list)) and value:
                 found[name] = [value] if isinstance(value, str) else [str(one) for one in value]
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found[name] = int(value) if option in ("max_tokens", "seed", "top_k") else float(value)
+            found[name] = int(value) if option in _WHOLE else float(value)
     return found
 
 
