@@ -11,6 +11,8 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from .question import Question
+
 _KEYS = ("%llama", "%%llama")
 # Values that their own cell shows while they grow.
 _GROWN = (("llamatelemetry_jupyter.values", "Answer"), ("llamatelemetry_jupyter.views.comparison", "Comparison"))
@@ -40,6 +42,7 @@ class _Loaded:
         shell.register_magics(LlamaMagics)
         for key in _KEYS:
             shell.set_hook("complete_command", _complete, str_key=key)
+        shell.input_transformer_manager.token_transformers.append(Question)
         self.cells = CellHooks(shell)
         self.cells.register()
         shell.events.register("post_run_cell", _after_cell)
@@ -59,6 +62,8 @@ class _Loaded:
             dispatch.pop(key, None)
         if _after_cell in shell.events.callbacks["post_run_cell"]:
             shell.events.unregister("post_run_cell", _after_cell)
+        transformers = shell.input_transformer_manager.token_transformers
+        transformers[:] = [known for known in transformers if known is not Question]
         self.cells.unregister()
         formatter = shell.display_formatter.ipython_display_formatter
         # The formatter moves an entry from its by-name table to its by-type table when the type is first seen.

@@ -16,6 +16,7 @@ def state():
         [type(c).__name__ for c in shell.configurables],
         {k: list(v) for k, v in shell.events.callbacks.items()},
         sorted(map(str, shell.strdispatchers["complete_command"].strs)),
+        [t.__name__ for t in shell.input_transformer_manager.token_transformers],
         sorted(map(str, shell.display_formatter.ipython_display_formatter.deferred_printers)),
         sorted(map(str, shell.display_formatter.ipython_display_formatter.type_printers)),
     )
@@ -43,6 +44,23 @@ def test_unload_restores_the_shell_and_reload_works_ten_times(ipython):
     )
     assert "same True" in printed
     assert printed.count("Run a GGUF model here") == 1
+
+
+def test_a_prompt_may_end_in_a_question_mark(ipython):
+    # IPython's own rule for lines that end so would show help on the last word.
+    printed = ipython(
+        LOAD,
+        "%llama chat What's it, don't you know?",
+        "answer = %llama chat Is it blue?",
+        "if True:\n    %llama chat Why is the sky blue?\n    print('not reached')",
+        "text = '''\n%llama chat Why?\n'''\nprint(len(text))",
+        "%llama chat?",
+    )
+    assert printed.count("ServerError: no server is running") == 3
+    assert printed.count("STOPPED") == 3
+    assert "not reached" not in printed
+    assert "18" in printed
+    assert "Object `chat` not found" in printed
 
 
 @pytest.mark.parametrize(

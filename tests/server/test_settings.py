@@ -71,7 +71,7 @@ def test_equal_settings_have_equal_hashes():
 
 def header(context, **more):
     metadata = {"llama.context_length": context, **{f"llama.{k}": v for k, v in more.items()}}
-    return GGUFHeader(3, "llama", 0, 0, metadata, ())
+    return GGUFHeader(3, "<", "llama", (), metadata, ())
 
 
 def test_the_default_context_is_the_models_but_never_a_128k_one():
