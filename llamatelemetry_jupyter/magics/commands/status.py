@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from ..parser import Parser
 
 if TYPE_CHECKING:
     from ...session import Session
+
+_SETTLE_S = 1.2  # the sampler reads twice a second
 
 
 def configure(parser: Parser) -> None:
@@ -22,10 +25,22 @@ def run(session: Session, args: argparse.Namespace) -> Table:
     """The server, its memory by owner and what was recorded, as a table; other servers in a line each."""
     from ...views.static import status_table
 
+    _settle(session)
     shown = session.chosen(args.name)
     manager = session.managers.get(shown.name if shown else args.name or "default")
     table = status_table(session.snapshot(server=args.name), manager.last_crash if manager else None)
     return replace(table, rows=(*table.rows, *_more(session, shown.name if shown else None)))
+
+
+def _settle(session: Session) -> None:
+    """Wait for a reading that was taken after the last call ended, else a slot would still look busy."""
+    last = session.spans.rows(last=1)
+    deadline = time.monotonic() + _SETTLE_S
+    while last and session.handles() and session.sampler.alive and time.monotonic() < deadline:
+        servers = session.samples.latest().servers
+        if servers and all(one.t_ns[-1] > last[0].end_ns for one in servers):
+            return
+        time.sleep(0.05)
 
 
 def _more(session: Session, shown: str | None) -> list[tuple[str, str]]:
