@@ -71,6 +71,7 @@ class ServerProbe:
         self._prefix = parts.path.rstrip("/").removesuffix("/v1")
         self._headers = {"Authorization": f"Bearer {handle.api_key}"} if handle.api_key else {}
         self._slots: _Slots | None = None
+        self._tasks: set[object] = set()
         self._decodes: int | None = None
         self._asked_slots = handle.backend == "llama.cpp"
         self._asked_metrics = handle.backend == "llama.cpp"
@@ -175,12 +176,15 @@ class ServerProbe:
 
     def _parse_slots(self, slots: list[dict[str, object]]) -> _Slots:
         busy = decoding = prefilling = held = cells = 0
+        known, self._tasks = self._tasks, {slot.get("id_task") for slot in slots if slot.get("is_processing")}
         for slot in slots:
             cells += _number(slot.get("n_ctx"))
             held += _number(slot.get("n_prompt_tokens"))
             if not slot.get("is_processing"):
                 continue
             busy += 1
+            if slot.get("id_task") not in known:
+                continue  # just begun: its slot may still show the figures of the request before
             following = slot.get("next_token")
             entries = following if isinstance(following, list) else [following]
             decoded = sum(_number(e.get("n_decoded")) for e in entries if isinstance(e, dict))

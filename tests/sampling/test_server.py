@@ -56,7 +56,7 @@ def chat(engine: Engine, prompt: str, tokens: int, *, cancel_after: int | None =
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     response = connection.getresponse()
     if cancel_after is not None:
-        for _ in range(2 * cancel_after):
+        for _ in range(2 * (cancel_after + 1)):  # an event is two lines; the first one has no token
             response.readline()
         response.close()
         connection.close()
@@ -298,6 +298,7 @@ def test_totals_never_fall_for_a_request_that_no_counter_ever_saw(scripted):
     probe = ServerProbe(handle(scripted.url))
     scripted.counters |= {"requests_processing": 1, "n_decode_total": 30}
     scripted.slots[0] |= {"is_processing": True, "n_prompt_tokens": 50, "next_token": [{"n_decoded": 30}]}
+    probe.read()
     assert probe.read().output_tokens_total == 30
     scripted.counters |= {"requests_processing": 0}
     scripted.slots[0] |= {"is_processing": False, "next_token": [{"n_decoded": 0}]}
@@ -310,10 +311,21 @@ def test_a_running_prefill_counts_live_and_a_new_server_behind_the_address_start
     probe = ServerProbe(handle(scripted.url))
     scripted.counters |= {"prompt_tokens_total": 100, "prompt_tokens_cached_total": 20, "requests_processing": 1}
     scripted.slots[0] |= {"is_processing": True, "n_prompt_tokens_processed": 64, "n_prompt_tokens_cache": 5}
+    probe.read()
     assert probe.read().input_tokens_total == 189
     scripted.counters = {"requests_processing": 0, "prompt_tokens_total": 3}
     scripted.slots = [{"id": 0, "n_ctx": 512, "is_processing": False}]
     assert probe.read().input_tokens_total == 3
+
+
+def test_a_slot_that_still_shows_the_request_before_is_not_counted_twice(scripted):
+    probe = ServerProbe(handle(scripted.url))
+    stale = {"is_processing": True, "n_prompt_tokens_processed": 85, "n_prompt_tokens_cache": 0}
+    scripted.counters |= {"prompt_tokens_total": 85, "requests_processing": 1}
+    scripted.slots[0] |= {**stale, "id_task": 2}  # task 1 had 85 tokens, task 2 has not begun its own
+    assert probe.read().input_tokens_total == 85
+    scripted.slots[0] |= {"n_prompt_tokens_processed": 4}
+    assert probe.read().input_tokens_total == 89
 
 
 def test_one_pool_of_cells_is_not_counted_per_slot(scripted):
