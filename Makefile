@@ -39,7 +39,7 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-pip pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-pip pyproject.toml
 	@echo '== $(VENV): the package, JupyterLab, Playwright and the tools of the tests'
-	@$(INSTALL) -e '.[local,graph]' --group dev --group notebook
+	@$(INSTALL) -e '.[local,graph,hub]' --group dev --group notebook
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-pip pyproject.toml
