@@ -179,7 +179,7 @@ def _opened(method: str, source: HttpsSource, headers: dict[str, str]) -> Iterat
         try:
             response = _followed(session, method, url, {"Accept-Encoding": "identity", **headers}, source.token)
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise FetchError(f"{url} is not an address: {error}") from error
+            raise FetchError(f"{url} is not an address: {error}", hint="https://HOST/PATH/FILE") from error
         except requests.exceptions.SSLError as error:
             raise FetchError(
                 f"the certificate of {urlsplit(url).hostname} is not accepted (a proxy that reads along?)",

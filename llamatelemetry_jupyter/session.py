@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -32,6 +33,7 @@ DEFAULT = "default"
 
 _current: Session | None = None
 _lock = threading.Lock()
+_SETTLE_S = 1.2  # the sampler reads twice a second
 
 
 class Closeable(Protocol):
@@ -232,6 +234,16 @@ class Session:
             state=self.manager_of(handle.name if handle else server or DEFAULT).state(),
             window_s=window_s,
         )
+
+    def settle(self) -> None:
+        """Wait for a reading from after the last call's end, 1.2 s at most: in an older one its slot looks busy."""
+        last = self.spans.rows(last=1)
+        deadline = time.monotonic() + _SETTLE_S
+        while last and self.handles() and self.sampler.alive and time.monotonic() < deadline:
+            servers = self.samples.latest().servers
+            if servers and all(one.t_ns[-1] > last[0].end_ns for one in servers):
+                return
+            time.sleep(0.05)
 
     def on_refresh(self, fn: Callable[[], None]) -> Callable[[], None]:
         """Call ``fn`` at the end of each cell; returns the function that ends it."""

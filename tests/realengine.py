@@ -20,10 +20,11 @@ p = xllamacpp.CommonParams()
 p.model.path, p.model_alias, p.api_keys = sys.argv[1], {"smol"}, [sys.argv[2]]
 p.n_ctx, p.n_parallel, p.port, p.endpoint_metrics, p.endpoint_slots = 2048, 2, 0, True, True
 p.cpuparams.n_threads = 2
-if sys.argv[3] == "embeddings":
+if sys.argv[3].startswith("embeddings"):
     p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     p.slot_save_path, p.endpoint_props = sys.argv[4] + "/", True
-    p.kv_unified = True  # with slots of their own, texts of different lengths are pooled wrongly when they run together
+    # With slots of their own, texts of different lengths are pooled wrongly when they run together.
+    p.kv_unified = sys.argv[3] != "embeddings-apart"
 if sys.argv[3] == "rank":
     p.embedding, p.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
 elif sys.argv[3].endswith(".jinja"):
@@ -53,7 +54,8 @@ def model_path() -> Path:
 def running_engine(kind: str = "chat") -> Iterator[Engine]:
     """An engine that ends with the block, and also when this process dies (its input closes).
 
-    ``embeddings``: started for embeddings (mean), saved slots and ``POST /props``; ``rank``: for ranking;
+    ``embeddings``: started for embeddings (mean), saved slots and ``POST /props``; ``embeddings-apart``: with a KV
+    cache for each slot, as somebody else may have started it; ``rank``: for ranking;
     the path of a ``.jinja`` file: with that chat template.
     """
     slots = tempfile.TemporaryDirectory(prefix="llamatelemetry-slots-")

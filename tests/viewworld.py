@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree
@@ -49,12 +49,6 @@ class Spans:
         found = [r for r in self.all if trace_id in (None, r.trace_id) and (since_ns is None or r.end_ns >= since_ns)]
         return found if last is None else found[-last:]
 
-    def frame(self) -> Any:
-        raise NotImplementedError
-
-    def subscribe(self, fn: Callable[[], None]) -> Callable[[], None]:
-        raise NotImplementedError
-
 
 class Memory:
     """A SampleSource over samples in memory."""
@@ -71,9 +65,6 @@ class Memory:
         newest_device = {s.device: s for s in sorted(self.devices, key=lambda s: s.t_ns)}
         newest_server = {s.server: s for s in sorted(self.servers, key=lambda s: s.t_ns)}
         return Samples.of(list(newest_device.values()), list(newest_server.values()))
-
-    def since(self, seq: int) -> tuple[int, Samples, int]:
-        raise NotImplementedError
 
 
 def trace(

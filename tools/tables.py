@@ -104,10 +104,23 @@ def models() -> str:
 
     lines = ["| name | what for | parameters | forms | licence | consent | from |", "|---|---|--:|---|---|---|---|"]
     for entry in entries():
+        source = f"[{entry.repo}]({entry.page})" if entry.page else f"`pypi:{entry.repo}`"
         lines.append(
             f"| `{entry.id}` | {_cell(f'{entry.use}: {entry.about}')} | {entry.size_label} | {', '.join(entry.quants)} "
-            f"| {entry.licence} | {entry.consent} | [{entry.repo}]({entry.page}), `{entry.file(entry.quants[0])}` |"
+            f"| {entry.licence} | {entry.consent} | {source}, `{entry.file(entry.quants[0])}` |"
         )
+    return "\n".join(lines)
+
+
+def routes() -> str:
+    """Every route of llama.cpp's server: the client's method, and what proves that it works."""
+    from llamatelemetry_jupyter.api.routes import ROUTES
+
+    lines = ["| route | what | method of the client | known to work by |", "|---|---|---|---|"]
+    for route in ROUTES:
+        paths = "<br>".join(f"`{route.verb} {path}`" for path in route.paths)
+        methods = ", ".join(f"`{name}`" for name in route.methods)
+        lines.append(f"| {paths} | {route.what} | {methods} | {route.proof} |")
     return "\n".join(lines)
 
 
@@ -118,6 +131,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cards": cards,
     "plan_cases": plan_cases,
     "models": models,
+    "routes": routes,
 }
 
 

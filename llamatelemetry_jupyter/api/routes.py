@@ -1,6 +1,6 @@
 """The routes of llama.cpp's HTTP server, the client's method for each, and how it is known to work.
 
-One table: docs/api.md is made from it (``python tools/endpoints.py``) and a test asks each route of the real engine.
+One table: docs/api.md is made from it (``python tools/tables.py``) and a test asks each route of the real engine.
 From llama.cpp b11549; an engine without a route answers 404, one without the feature 501 or 403.
 """
 

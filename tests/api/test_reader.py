@@ -50,7 +50,7 @@ def plainly(stream: bytes) -> tuple[str, str | None, bool]:
                 pass
             if into.done:
                 break
-    except Exception:
+    except Exception:  # whatever a spoilt stream does to this plain reading, ours must fail there, too
         return "".join(into.texts), into.finish_reason, True
     return "".join(into.texts), into.finish_reason, False
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from realengine import Engine
+from realengine import Engine, running_engine
 from recorder import Recorder
 
+from llamatelemetry_jupyter.api.client import LlamaCppClient
 from llamatelemetry_jupyter.errors import CommandError, RequestError
 from llamatelemetry_jupyter.inference._vectors import VectorCache
 from llamatelemetry_jupyter.inference.embeddings import BATCH_TEXTS, Embeddings
@@ -54,13 +55,23 @@ def test_requests_are_bounded(vectors: Embeddings, recorder: Recorder) -> None:
     assert told == [(BATCH_TEXTS, BATCH_TEXTS + 3, 0), (BATCH_TEXTS + 3, BATCH_TEXTS + 3, 0)]
 
 
-def test_vectors_are_right_where_the_engine_pools_wrongly(model_path: Path) -> None:
-    texts = ["a dog barks", "quantum chromodynamics is the theory of quarks and of the gluons between them", "x", "sea"]
+TEXTS = ["a dog barks", "quantum chromodynamics is the theory of quarks and of the gluons between them", "x", "sea"]
+
+
+def test_a_server_of_ours_pools_rightly_also_with_several_slots(model_path: Path) -> None:
     with InferenceEngine() as llm:
         llm.load_model(str(model_path), embeddings=True, slots=2, ctx=512)
-        together = np.asarray(llm.client.embeddings(texts), np.float32)
-        vectors = Embeddings(llm).embed(texts)
-        alone = np.asarray([llm.client.embeddings(text)[0] for text in texts], np.float32)
+        together = np.asarray(llm.client.embeddings(TEXTS), np.float32)
+        alone = np.asarray([llm.client.embeddings(text)[0] for text in TEXTS], np.float32)
+    assert (together * alone).sum(1) == pytest.approx(1, abs=1e-4)
+
+
+def test_vectors_are_right_where_an_engine_of_others_pools_wrongly() -> None:
+    with running_engine("embeddings-apart") as engine:
+        llm = InferenceEngine(LlamaCppClient(engine.url, engine.key))
+        together = np.asarray(llm.client.embeddings(TEXTS), np.float32)
+        vectors = Embeddings(llm).embed(TEXTS)
+        alone = np.asarray([llm.client.embeddings(text)[0] for text in TEXTS], np.float32)
     assert (vectors * alone).sum(1) == pytest.approx(1, abs=1e-4)
     assert (together * alone).sum(1).min() < 0.99, "the engine is right now: _together may go"
 

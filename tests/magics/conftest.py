@@ -35,3 +35,18 @@ def ipython(tmp_path):
         return done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def refused(ipython):
+    """``refused(cell, says)``: the cell stops the run with an error of two lines that hold each of ``says``."""
+
+    def check(cell: str, says: list[str]) -> None:
+        printed = ipython("%load_ext llamatelemetry", cell)
+        lines = [line for line in printed.splitlines() if line.strip()]
+        assert lines[-1] == "STOPPED"
+        assert len(lines) == 3, printed
+        for part in says:
+            assert part in printed
+
+    return check

@@ -83,13 +83,8 @@ def test_the_list_needs_no_hub_and_asks_nobody(ipython):
         ("%llama start https://host/x.gguf", ["only with the SHA-256", "try: https://host/x.gguf#sha256=…"]),
     ],
 )
-def test_bad_input_is_two_lines(ipython, line, said):
-    printed = ipython(LOAD, line)
-    lines = [one for one in printed.splitlines() if one.strip()]
-    assert len(lines) == 3
-    assert lines[-1] == "STOPPED"
-    for part in said:
-        assert part in printed
+def test_bad_input_is_two_lines(refused, line, said):
+    refused(line, said)
 
 
 def test_what_a_model_is_without_fetching_it(hub, ipython):

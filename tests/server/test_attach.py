@@ -14,7 +14,7 @@ from faultproxy import fault_proxy
 from otherservers import serving
 
 from llamatelemetry_jupyter.environment import process_start
-from llamatelemetry_jupyter.errors import ServerError
+from llamatelemetry_jupyter.errors import RequestError, ServerError
 from llamatelemetry_jupyter.sampling.server import ServerProbe
 from llamatelemetry_jupyter.server import attach, probe
 from llamatelemetry_jupyter.server.process import ServerManager
@@ -83,7 +83,7 @@ def test_a_routers_models_are_listed_loaded_and_unloaded_and_never_by_a_look(man
         assert attach.load(handle, "a").status == "loaded"
         sample = probe.read()
         assert (sample.state, sample.input_tokens_total, sample.output_tokens_total) == ("generating", 34, 50)
-        with pytest.raises(ServerError, match="model is already running"):
+        with pytest.raises(RequestError, match="model is already running"):
             attach.load(handle, "a")
         with pytest.raises(ServerError, match="broken was not loaded: it ended with code 1"):
             attach.load(handle, "broken")
@@ -92,7 +92,7 @@ def test_a_routers_models_are_listed_loaded_and_unloaded_and_never_by_a_look(man
         assert attach.load(handle, "a", unload=True).status == "unloaded"
         assert router.autoloads == 0
         probe.close()
-    with pytest.raises(ServerError, match="does not answer"):
+    with pytest.raises(ServerError, match="not reachable"):
         attach.routed(handle)
 
 
@@ -127,7 +127,7 @@ def test_a_real_router_answers_as_its_double(manager, model_path, tmp_path):
         assert attach.load(handle, "a").status == "loaded"
         sample = ServerProbe(handle).read()
         assert (sample.state, sample.slots_busy, sample.output_tokens_total) == ("ready", 0, 0)
-        with pytest.raises(ServerError, match="already running"):
+        with pytest.raises(RequestError, match="already running"):
             attach.load(handle, "a")
         with pytest.raises(ServerError, match="broken was not loaded: it ended with code 1"):
             attach.load(handle, "broken")

@@ -85,7 +85,10 @@ def test_the_default_context_is_the_models_but_never_a_128k_one():
 def test_a_server_of_embeddings_takes_whole_texts_and_pools_them():
     model = ModelRef("tiny", "/m.gguf")
     plain = ServerSettings("tiny", embeddings=True).resolved(model, header(8192))
-    assert (plain.pooling, plain.ubatch) == ("mean", 2048)
+    assert (plain.pooling, plain.ubatch, plain.kv_unified) == ("mean", 2048, False)
+    assert (
+        ServerSettings("tiny", embeddings=True, slots=2).resolved(model, header(8192)).kv_unified
+    )  # pooled wrongly else
     assert ServerSettings("tiny", embeddings=True).resolved(model, header(512, pooling_type=2)).pooling is None
     params = ServerSettings("tiny", reranking=True).resolved(model, header(512)).to_params()
     assert (params["embedding"], params["pooling_type"]) == (True, "LLAMA_POOLING_TYPE_RANK")

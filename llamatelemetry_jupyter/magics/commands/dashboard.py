@@ -90,6 +90,8 @@ class _Shown:
         if state == self.drawn:
             return
         self.drawn = state
+        self.session.settle()
+        snapshot = self.snapshot()
         from IPython.display import update_display
 
         update_display(self._bundle(snapshot), raw=True, display_id=self.id)

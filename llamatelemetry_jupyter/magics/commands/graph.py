@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import escape
-from ...errors import CommandError, ExportError
-from ..output import Live
+from ...errors import CommandError
+from ..output import Live, confirmed
 from ..parser import Parser
 from .trace import select
 
@@ -48,13 +48,14 @@ def run(session: Session, args: argparse.Namespace) -> Drawing:
     return drawing
 
 
-def _upload(session: Session, frames: Any, folder: Path | None, confirmed: bool) -> Drawing | None:
+def _upload(session: Session, frames: Any, folder: Path | None, yes: bool) -> Drawing | None:
     from ...graphistry.connector import prepare, upload
     from ...views.graph import Drawing
 
     plan = prepare(frames)  # raises ExportError naming the missing credentials; the files are written by now
     Live(session.shell).line(announce(plan))
-    if not confirmed and not _confirm(plan):
+    question = f"Send this to {escape.plain(plan.host)}?"
+    if not yes and not confirmed(question, "%llama graph --graphistry --yes"):
         Live(session.shell).line(f"nothing was sent; the files are in {folder}")
         return None
     sent = upload(plan)
@@ -71,11 +72,3 @@ def announce(plan: UploadPlan) -> str:
             f"  {plan.edge_rows} edges: {', '.join(plan.edge_columns)}",
         ]
     )
-
-
-def _confirm(plan: UploadPlan) -> bool:
-    try:
-        return input(f"Send this to {escape.plain(plan.host)}? [y/N] ").strip().lower() in ("y", "yes")
-    except (EOFError, RuntimeError, NotImplementedError) as error:
-        # A batch run has no stdin: IPython raises StdinNotImplementedError, a RuntimeError.
-        raise ExportError("nobody is there to confirm the upload", hint="%llama graph --graphistry --yes") from error

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ...errors import LlamaError
 from ...views.text import Table
 from ..parser import Parser
 
 if TYPE_CHECKING:
     from ...session import Session
-
-_SETTLE_S = 1.2  # the sampler reads twice a second
+    from ...values import ServerHandle
 
 
 def configure(parser: Parser) -> None:
@@ -25,22 +24,11 @@ def run(session: Session, args: argparse.Namespace) -> Table:
     """The server, its memory by owner and what was recorded, as a table; other servers in a line each."""
     from ...views.static import status_table
 
-    _settle(session)
+    session.settle()
     shown = session.chosen(args.name)
     manager = session.managers.get(shown.name if shown else args.name or "default")
     table = status_table(session.snapshot(server=args.name), manager.last_crash if manager else None)
     return replace(table, rows=(*table.rows, *_more(session, shown.name if shown else None)))
-
-
-def _settle(session: Session) -> None:
-    """Wait for a reading that was taken after the last call ended, else a slot would still look busy."""
-    last = session.spans.rows(last=1)
-    deadline = time.monotonic() + _SETTLE_S
-    while last and session.handles() and session.sampler.alive and time.monotonic() < deadline:
-        servers = session.samples.latest().servers
-        if servers and all(one.t_ns[-1] > last[0].end_ns for one in servers):
-            return
-        time.sleep(0.05)
 
 
 def _more(session: Session, shown: str | None) -> list[tuple[str, str]]:
@@ -57,7 +45,16 @@ def _more(session: Session, shown: str | None) -> list[tuple[str, str]]:
         if manager.kept:
             rows.append(("kept", "goes on when this kernel ends"))
         if handle.backend == "router":
-            rows += [(f"  {one.id}", one.status) for one in attach.routed(handle)]
+            rows += _routed(handle)
         if missing := attach.not_provided(handle):
             rows.append(("not provided", f"{', '.join(missing)}: not provided by this backend ({handle.backend})"))
     return rows
+
+
+def _routed(handle: ServerHandle) -> list[tuple[str, str]]:
+    from ...server import attach
+
+    try:
+        return [(f"  {one.id}", one.status) for one in attach.routed(handle)]
+    except LlamaError as error:  # a router that is gone must not hide the rest of the table
+        return [("  models", f"n/a: {error}")]
