@@ -155,9 +155,7 @@ class ServerManager:
                 running = self._spawn(wanted, model, runtime, keep=keep)
                 handle = self._wait_until_ready(running, say, timeout_s)
                 self._settle(running, handle)
-            except (
-                BaseException
-            ):  # also KeyboardInterrupt: a cell that was stopped leaves no half-started engine behind
+            except BaseException:  # also an interrupt: a cell that was stopped leaves no half-started engine behind
                 if self._now is not None:
                     self._end(self._now, 0.5)
                 raise
