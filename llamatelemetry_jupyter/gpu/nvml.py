@@ -78,8 +78,8 @@ class Nvml:
             memory = self._memory(gpu)
             if memory is None:
                 continue
-            name = self._ask(gpu, "nvmlDeviceGetName")
-            capability = self._ask(gpu, "nvmlDeviceGetCudaComputeCapability")
+            name = self.ask(gpu, "nvmlDeviceGetName")
+            capability = self.ask(gpu, "nvmlDeviceGetCudaComputeCapability")
             found.append(
                 DeviceInfo(
                     gpu.device,
@@ -101,16 +101,16 @@ class Nvml:
         if gpu.mig:
             # Utilisation, power, energy and temperature exist for the whole GPU only: here they would count twice.
             return Reading(used, total, free, processes=processes)
-        rates = self._ask(gpu, "nvmlDeviceGetUtilizationRates")
+        rates = self.ask(gpu, "nvmlDeviceGetUtilizationRates")
         return Reading(
             used_bytes=used,
             total_bytes=total,
             free_bytes=free,
             util=rates.gpu / 100 if rates is not None else None,
             mem_util=rates.memory / 100 if rates is not None else None,
-            power_w=_scaled(self._ask(gpu, "nvmlDeviceGetPowerUsage"), 1e-3),
-            energy_j=_scaled(self._ask(gpu, "nvmlDeviceGetTotalEnergyConsumption"), 1e-3),
-            temp_c=_scaled(self._ask(gpu, "nvmlDeviceGetTemperature", 0), 1.0),
+            power_w=_scaled(self.ask(gpu, "nvmlDeviceGetPowerUsage"), 1e-3),
+            energy_j=_scaled(self.ask(gpu, "nvmlDeviceGetTotalEnergyConsumption"), 1e-3),
+            temp_c=_scaled(self.ask(gpu, "nvmlDeviceGetTemperature", 0), 1.0),
             processes=processes,
         )
 
@@ -132,11 +132,11 @@ class Nvml:
         return found
 
     def _instances(self, gpu: Gpu) -> list[Gpu]:
-        mode = self._ask(gpu, "nvmlDeviceGetMigMode")
+        mode = self.ask(gpu, "nvmlDeviceGetMigMode")
         if not mode or mode[0] != 1:
             return []
         instances = []
-        for index in range(self._ask(gpu, "nvmlDeviceGetMaxMigDeviceCount") or 0):
+        for index in range(self.ask(gpu, "nvmlDeviceGetMaxMigDeviceCount") or 0):
             handle = self._call(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu.handle, index)
             uuid = self._call(self._nvml.nvmlDeviceGetUUID, handle) if handle is not None else None
             if uuid:
@@ -147,19 +147,19 @@ class Nvml:
         # v1 counts what the driver reserves as used; v2 (driver 515 and newer) tells it apart.
         version = getattr(self._nvml, "nvmlMemory_v2", None)
         if version is not None and "memory_v2" not in gpu.unsupported:
-            memory = self._ask(gpu, "nvmlDeviceGetMemoryInfo", version, key="memory_v2")
+            memory = self.ask(gpu, "nvmlDeviceGetMemoryInfo", version, key="memory_v2")
             if memory is not None:
                 return memory
-        return self._ask(gpu, "nvmlDeviceGetMemoryInfo")
+        return self.ask(gpu, "nvmlDeviceGetMemoryInfo")
 
     def _processes(self, gpu: Gpu) -> tuple[ProcessBytes, ...] | None:
         merged: dict[int, int | None] = {}
         answered = False
         for kind in ("Compute", "Graphics", "MPSCompute"):
             name = f"nvmlDeviceGet{kind}RunningProcesses"
-            listed = self._ask(gpu, name)
+            listed = self.ask(gpu, name)
             if listed is None:
-                listed = self._ask(gpu, f"{name}_v2")
+                listed = self.ask(gpu, f"{name}_v2")
             if listed is None:
                 continue
             answered = True
@@ -169,7 +169,7 @@ class Nvml:
                 merged[process.pid] = max(sizes) if sizes else None
         return tuple(ProcessBytes(pid, size) for pid, size in merged.items()) if answered else None
 
-    def _ask(self, gpu: Gpu, function: str, *args: Any, key: str | None = None) -> Any:
+    def ask(self, gpu: Gpu, function: str, *args: Any, key: str | None = None) -> Any:
         """What ``function`` says of a GPU, or ``None``; one that it does not support is never called again."""
         key = key or function
         if key in gpu.unsupported or self._nvml is None:
