@@ -45,7 +45,7 @@ class Nvml:
     """The GPUs of this machine. ``module`` is pynvml; left out, it is imported when a driver is there."""
 
     def __init__(self, module: Any = None) -> None:
-        self._nvml = module if module is not None else _load()
+        self._nvml = module if module is not None else load()
         self._gpus: tuple[Gpu, ...] = ()
         if self._nvml is not None:
             # These answers stay; anything else (lost, unknown, busy) may pass.
@@ -73,23 +73,22 @@ class Nvml:
 
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Names and sizes of the GPUs that answer."""
-        found = []
-        for gpu in self._gpus:
-            memory = self._memory(gpu)
-            if memory is None:
-                continue
-            name = self.ask(gpu, "nvmlDeviceGetName")
-            capability = self.ask(gpu, "nvmlDeviceGetCudaComputeCapability")
-            found.append(
-                DeviceInfo(
-                    gpu.device,
-                    _str(name) if name else "NVIDIA GPU",
-                    int(memory.total),
-                    int(memory.free),
-                    f"{capability[0]}.{capability[1]}" if capability else None,
-                )
-            )
-        return tuple(found)
+        return tuple(info for gpu in self._gpus if (info := self.info(gpu)) is not None)
+
+    def info(self, gpu: Gpu) -> DeviceInfo | None:
+        """Name and size of a GPU, ``None`` while it does not answer."""
+        memory = self._memory(gpu)
+        if memory is None:
+            return None
+        name = self.ask(gpu, "nvmlDeviceGetName")
+        capability = self.ask(gpu, "nvmlDeviceGetCudaComputeCapability")
+        return DeviceInfo(
+            gpu.device,
+            _str(name) if name else "NVIDIA GPU",
+            int(memory.total),
+            int(memory.free),
+            f"{capability[0]}.{capability[1]}" if capability else None,
+        )
 
     def read(self, gpu: Gpu) -> Reading:
         """What the GPU says now; raises nothing, a lost GPU reads n/a everywhere."""
@@ -194,7 +193,8 @@ class Nvml:
             return None
 
 
-def _load() -> Any:
+def load() -> Any:
+    """The module pynvml, ``None`` without a driver or without the package."""
     # pynvml costs 30 ms and 10 MB: without the driver's library it could only say that there is none.
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
