@@ -28,14 +28,12 @@ from typing import Any
 
 from ..errors import LlamaError
 from ..values import JSON
-from .nvml import Gpu, Nvml, load
+from .nvml import MEMBERS, Gpu, Nvml, load
 
 FORMAT, VERSION = "llamatelemetry-nvml", 1
 #: A call that takes longer stands in the trace as one that hangs.
 HANGS_S = 2.0
 _SAMPLES = "nvmlDeviceGetSamples"
-# nvmlValueType_t: which member of the union a sample's value is.
-_MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 def record(
@@ -64,6 +62,7 @@ def record(
         while (done := time.monotonic() - start) < seconds:
             if on_progress is not None:
                 on_progress(done / seconds)
+            nvml.revive()
             time.sleep(min(0.2, seconds - done))
     ended.set()
     trace = recorder.trace(f"recorded {datetime.now(timezone.utc):%Y-%m-%d} with driver {driver or 'n/a'}")
@@ -73,8 +72,11 @@ def record(
 
 def _ask(nvml: Nvml, gpu: Gpu, interval_s: float, ended: threading.Event) -> None:
     nvml.info(gpu)
+    util_us = power_us = 0
     while not ended.is_set():
         nvml.read(gpu)
+        util, power = nvml.activity(gpu, (util_us, power_us))
+        util_us, power_us = (max([seen, *(t for t, _ in new)]) for seen, new in ((util_us, util), (power_us, power)))
         ended.wait(interval_s)
 
 
@@ -95,6 +97,7 @@ class Recorder:
         self._streams: dict[str, tuple[int, dict[int, JSON]]] = {}
         self._pending: dict[str, float] = {}
         self._handles: dict[int, tuple[object, str]] = {}
+        self._uuids: dict[object, str] = {}
         self._lock = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
@@ -116,15 +119,22 @@ class Recorder:
             if name == _SAMPLES:
                 self._note(key, begun, None, stream=answer)
             elif "Handle" in name:
-                shown = f"{self._named(args[0])}.mig{args[1]}" if len(args) == 2 else f"gpu{args[0]}"
-                with self._lock:
-                    self._handles[id(answer)] = (answer, shown)
-                self._note(key, begun, {"handle": shown})
+                self._note(key, begun, {"handle": self._name(answer, *args)})
             else:
+                if name == "nvmlDeviceGetUUID":
+                    self._uuids[answer] = self._named(args[0])
                 self._note(key, begun, _plain(answer))
             return answer
 
         return call
+
+    def _name(self, handle: object, asked: object, instance: object = None) -> str:
+        """A new handle's name in the trace, by what it was asked for with: an index, an id, a GPU and an instance."""
+        name = f"gpu{asked}" if instance is None else f"{self._named(asked)}.mig{instance}"
+        name = self._uuids.get(asked, name)
+        with self._lock:
+            self._handles[id(handle)] = (handle, name)
+        return name
 
     def trace(self, origin: str) -> dict[str, JSON]:
         """What was heard so far, as the JSON of a trace."""
@@ -163,7 +173,7 @@ class Recorder:
                 kind, samples = stream
                 known = self._streams.setdefault(key, (int(kind), {}))[1]
                 for one in samples:
-                    known[int(one.timeStamp) - self._start_us] = getattr(one.sampleValue, _MEMBERS[int(kind)])
+                    known[int(one.timeStamp) - self._start_us] = getattr(one.sampleValue, MEMBERS[int(kind)])
             times, values = self._calls.setdefault(key, ([], []))
             if took > HANGS_S:
                 times.append(self._ms(begun))

@@ -177,7 +177,8 @@ class Replay:
     def _error(self, name: str) -> BaseException:
         if name == "UnicodeDecodeError":
             return UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
-        kind = getattr(self._real, f"NVMLError_{name}", None) or getattr(builtins, name, None)
+        kind = getattr(self._real, f"NVMLError_{name}", None) or getattr(self._real, name, None)
+        kind = kind or getattr(builtins, name, None)
         return kind() if kind is not None else self._real.NVMLError(999)
 
     def _entry(self, key: str) -> object:

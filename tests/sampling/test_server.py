@@ -129,7 +129,8 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
     buffers = (EngineBuffer("CPU", "kv", 45 * MIB), EngineBuffer("CPU_Mapped", "weights", 92 * MIB))
     served = handle(engine.url, api_key=engine.key, pid=pid, pid_start=process_start(pid), buffers=buffers, owned=True)
     state = tmp_path / f"{environment.kernel_key()}.default.server.json"
-    sampler = SamplerProcess(hz=5)
+    sampler = SamplerProcess()
+    wish = sampler.want(5)
     sampler.start()
     try:
         until(lambda: sampler.source.latest().devices)
@@ -153,6 +154,7 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
         until(lambda: sampler.source.latest().servers[0].state[0] == "stopped")
         until(lambda: "kv" not in {o.owner for o in sampler.source.latest().devices[0].owners[0]})
     finally:
+        wish.close()
         sampler.stop()
     assert sampler.log_path.read_text() == ""
     assert engine.key not in sampler.source.path.read_bytes().decode("latin-1")
