@@ -257,7 +257,9 @@ class Session:
             before.close()
 
     def refresh(self) -> None:
-        """A cell has ended: bring the saved pictures up to date."""
+        """A cell has ended: tell the sampler what it holds now, bring the saved pictures up to date."""
+        if "sampler" in self.__dict__:
+            self.sampler.publish()
         for fn in list(self._on_refresh):
             fn()
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from .. import clock, environment
+from .kernel import publish
 from .ring import RingReader, Wish
 
 _AGAIN_S = 5.0
@@ -97,6 +98,10 @@ class SamplerProcess:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def publish(self) -> None:
+        """Tell the sampler what this kernel's libraries hold on GPUs."""
+        publish(self._folder, self.stem)
 
 
 def _environ(folder: Path) -> dict[str, str]:

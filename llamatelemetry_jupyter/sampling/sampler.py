@@ -24,6 +24,7 @@ from ..values import DeviceSample, ServerHandle, ServerSample
 from . import pace
 from .gpus import Gpus
 from .host import Host
+from .kernel import KernelFile
 from .ring import MIN_HZ, RingWriter
 from .server import ServerWatch
 
@@ -76,6 +77,7 @@ class Sampler:
         self._host = Host()
         self._host_info = self._host.info()
         self._states = StateFiles(folder, parent.stem)
+        self._kernel = KernelFile(folder, parent.stem)
         self._served: dict[str, _Served] = {}
         self._used: dict[str, deque[tuple[int, int]]] = {}
         self._ring.describe((self._host_info,))
@@ -133,12 +135,14 @@ class Sampler:
         engines = []
         for served in self._served.values():
             handle = served.watch.handle
-            held = self._host.resident(handle.pid, handle.pid_start) if handle.pid is not None else None
+            path = handle.model.path if handle.model else None
+            held = self._host.resident(handle.pid, handle.pid_start, path) if handle.pid is not None else None
             served.here = held is not None
             if held is not None:
                 engines.append((served.engine(self._gpus.devices), held))
         kernel = self._host.resident(self._parent.pid, self._parent.start)
-        owners = host_owners(memory.total_bytes, memory.available_bytes, engines, kernel)
+        others = self._host.others({self._parent.pid, *(held.pid for _, held in engines)})
+        owners = host_owners(memory.total_bytes, memory.available_bytes, engines, kernel, others)
         free = sum(o.bytes for o in owners if o.owner == "free")
         return DeviceSample(clock.now_ns(), "host", memory.total_bytes - free, memory.total_bytes, owners=owners)
 
@@ -151,9 +155,10 @@ class Sampler:
         used, total = reading.used_bytes, reading.total_bytes
         if used is None or total is None:
             return DeviceSample(now, device, None, None)
+        held = self._kernel.held(device, self._gpus.devices)
         history = self._used.setdefault(device, deque(maxlen=_HISTORY))
         if not history or now - history[-1][0] >= 1_000_000_000:
-            history.append((now, used))
+            history.append((now, used - sum(h.bytes for h in held)))
         listed = reading.processes
         trusted = listed is not None and all(process_start(p.pid) is not None for p in listed)
         if trusted and listed is not None:
@@ -171,6 +176,7 @@ class Sampler:
             kernel_pid=self._parent.pid,
             trusted=trusted,
             before=before[0] if len(before) == 1 else None,
+            held=held,
         )
         return DeviceSample(
             now,
@@ -237,15 +243,16 @@ def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: in
     """
     total = 0
     dead: list[tuple[float, int, Path]] = []
-    for path in (*folder.glob("*.ring"), *folder.glob("*.ring.*.new"), *folder.glob("*.sampler.log")):
-        pid, _, start = path.name.split(".", 1)[0].partition("-")
-        if not (pid.isdigit() and start.isdigit()):
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            status = path.stat()
-            total += status.st_size
-            if process_start(int(pid)) != float(start):
-                dead.append((status.st_mtime, status.st_size, path))
+    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json"):
+        for path in folder.glob(pattern):
+            pid, _, start = path.name.split(".", 1)[0].partition("-")
+            if not (pid.isdigit() and start.isdigit()):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                total += status.st_size
+                if process_start(int(pid)) != float(start):
+                    dead.append((status.st_mtime, status.st_size, path))
     removed = []
     for modified, size, path in sorted(dead):
         if time.time() - modified > older_than_s or total > most_bytes:

@@ -145,7 +145,9 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
         found = owners()
         assert (found["kv"].bytes, found["kv"].pid, found["kv"].process) == (45 * MIB, pid, "default")
         assert 0 < found["kv"].filled_bytes < 45 * MIB
-        assert found["weights"].bytes == 92 * MIB
+        # Pages of the file count by share: other tests' engines may map it too.
+        assert 10 * MIB < found["weights"].bytes < 93 * MIB
+        assert found["weights"].source == "measured"
         assert found["context"].bytes > 0
         latest = sampler.source.latest()
         assert sum(o.bytes for o in latest.devices[0].owners[0]) == latest.devices[0].total_bytes[0]
