@@ -33,6 +33,8 @@ _SNAPSHOT_EVERY_S = 1.0
 _SPANS_EVERY_S = 0.4
 #: Figures that no series holds (filled part of the cache, a server that is gone) are at most this old.
 _STATE_EVERY_S = 5.0
+#: So long without a sample, and the front end is told that there are none.
+_SILENT_S = 3.0
 #: A round of readings is complete after this: host, GPUs and servers answer one after the other.
 _SETTLE_MS = 100.0
 #: Longer ids are cut in the snapshot: their columns stay empty.
@@ -78,7 +80,8 @@ class Feed:
         self._cursor, seen, _ = samples.since(0)
         self._recent = _after(seen, math.inf)
         self._last_ms = 0.0
-        self._states: dict[str, str] = {}
+        self._states: dict[str, object] = {}
+        self._heard = time.monotonic()
         self._sent_at: deque[float] = deque(maxlen=MAX_PER_SECOND)
         self._snapshot_at = self._spans_at = -math.inf
         self._unsubscribe = spans.subscribe(self._spans_changed.set)
@@ -127,11 +130,9 @@ class Feed:
             found = {one["id"] for one in series_list(self._recent) if len(one["id"]) <= _MAX_ID}
             if found - set(self._ids):
                 self._wanted.set()
-            states = {one.server: one.state[-1] for one in fresh.servers if len(one.state)}
-            if any(self._states.get(name) != state for name, state in states.items()):
-                self._spans_changed.set()
-            self._states |= states
             now = time.monotonic()
+            if self._news(fresh, now):
+                self._spans_changed.set()
             if self._wanted.is_set() and now - self._snapshot_at >= _SNAPSHOT_EVERY_S and self._may_send(now):
                 self._send_snapshot(now)
             elif self._ids:
@@ -139,6 +140,17 @@ class Feed:
                 due = _SPANS_EVERY_S if self._spans_changed.is_set() else _STATE_EVERY_S
                 if now - self._spans_at >= due and self._may_send(now):
                     self._send_spans(now)
+
+    def _news(self, fresh: Samples, now: float) -> bool:
+        """Whether a server's state, or whether a device or anything at all is read, is another than before."""
+        states: dict[str, object] = {one.server: one.state[-1] for one in fresh.servers if len(one.state)}
+        states |= {one.device: one.used_bytes[-1] is None for one in fresh.devices if len(one.used_bytes)}
+        if states:
+            self._heard = now
+        states["silent"] = now - self._heard > _SILENT_S
+        changed = any(self._states.get(name, False) != state for name, state in states.items())
+        self._states |= states
+        return changed
 
     def _send_snapshot(self, now: float) -> None:
         self._wanted.clear()
@@ -154,7 +166,7 @@ class Feed:
         changed = [one for one in made["spans"] if self._sent_spans.get(one["span_id"]) != one]
         self._sent_spans = {one["span_id"]: one for one in made["spans"]}
         self._seq += 1
-        state = {name: made[name] for name in ("totals", "server", "devices")}
+        state = {name: made[name] for name in ("totals", "server", "devices", "since_ms")}
         self._out(now, {"type": "spans", "seq": self._seq, "spans": changed, **state})
 
     def _send_frame(self, now: float) -> None:

@@ -258,6 +258,27 @@ def test_the_end_of_a_cell_puts_everything_into_the_traits(kernel):
     assert kernel.page.got[-1][0]["seq"] == kernel.page.seq + 1
 
 
+def test_silence_and_a_lost_device_are_told_within_seconds_and_so_is_their_end(kernel):
+    kernel.run(2, tokens=0)
+    told = lambda: [content for content, _ in kernel.page.of("spans")]  # noqa: E731
+    before = len(told())
+    kernel.run(4)  # no sample comes
+    assert told()[before:]
+    assert told()[-1]["since_ms"] == (world.T0 + 2 * SECOND + 30_000_000) / 1e6  # the server's last sample
+    assert told()[-1]["devices"][0]["used_bytes"] is None
+    count = len(told())
+    kernel.run(1, tokens=0)
+    assert told()[count:]
+    assert told()[-1]["since_ms"] is None
+    assert told()[-1]["devices"][0]["used_bytes"] == 150
+    count = len(told())
+    kernel.ring.added.append(
+        DeviceSample(kernel.clock.now_ns() + 1, "host", None, None, since_ns=kernel.clock.now_ns())
+    )
+    kernel.run(0.5)
+    assert told()[count:][-1]["devices"][0]["since_ms"] == told()[-1]["devices"][0]["since_ms"] is not None
+
+
 def test_refresh_before_the_first_tick_spares_the_first_snapshot(kernel):
     kernel.clock.s += 0.2
     kernel.feed.refresh(kernel.page, kernel.session.snapshot())

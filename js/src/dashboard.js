@@ -25,7 +25,9 @@ import { asSnapshot, decode } from "./wire.js";
  *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
  *   visible: () => readonly [number, number],
  * }} Shared What a view may use besides what it draws.
- * @typedef {{ server: Server | null, totals: Totals | null, devices: readonly Device[] }} State
+ * @typedef {{
+ *   server: Server | null, totals: Totals | null, devices: readonly Device[], sinceMs: number | null,
+ * }} State
  * @typedef {{
  *   history: History, state: State, range: readonly [number, number], until: number, width: number, theme: Theme,
  *   band: readonly [number, number] | null, row: number, cursorRow: number, selected: string | null,
@@ -138,7 +140,8 @@ function show(live, model, el, signal) {
   let later = 0;
   const draw = () => {
     const { paused, selected, cursorMs } = store.view;
-    const state = { server: history.server, totals: history.totals, devices: history.devices };
+    const { server, totals, devices, sinceMs } = history;
+    const state = { server, totals, devices, sinceMs };
     frozen = paused ? (frozen ?? { state, nowMs: history.nowMs, rowMs: history.t.at(-1) ?? 0 }) : null;
     const until = frozen?.nowMs ?? Number.POSITIVE_INFINITY;
     const row = history.rowAt(frozen?.rowMs ?? until);

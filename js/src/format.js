@@ -57,6 +57,11 @@ export function clock(tMs) {
     .join(":");
 }
 
+/** @param {number} tMs Unix ms of the last reading */
+export function since(tMs) {
+  return `${NA} since ${clock(tMs)}`;
+}
+
 /** Other people's text on one line: characters that move a cursor or turn the reading direction are shown as such. */
 export function plain(/** @type {unknown} */ text) {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for

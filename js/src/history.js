@@ -5,7 +5,7 @@
  * devices, spans) and by time for samples: a row is kept once, and a snapshot fills the holes that lost frames left.
  */
 
-import { layoutOf } from "./wire.js";
+import { layoutOf, time } from "./wire.js";
 
 /** @import { Device, Frame, Message, Server, Series, Snapshot, Span, SpansUpdate, Totals } from "./types.js" */
 
@@ -32,6 +32,8 @@ export class History {
   server = null;
   /** @type {readonly Device[]} */
   devices = [];
+  /** When the last reading of anything was, Unix ms, if that is not now: nothing here is current then. @type {number | null} */
+  sinceMs = null;
   /** Kernel time of the newest thing seen, Unix ms; 0 before anything was. */
   nowMs = 0;
   windowMs = 120_000;
@@ -59,6 +61,7 @@ export class History {
       this.totals = snapshot.totals ?? this.totals;
       this.server = snapshot.server ?? null;
       this.devices = snapshot.devices ?? [];
+      this.sinceMs = time(snapshot.since_ms);
       this.needsSnapshot = false;
     }
     for (const span of snapshot.spans ?? []) {
@@ -121,6 +124,7 @@ export class History {
     if (update.totals) this.totals = update.totals;
     if (update.server !== undefined) this.server = update.server;
     if (update.devices) this.devices = update.devices;
+    if (update.sinceMs !== undefined) this.sinceMs = update.sinceMs;
     for (const span of update.spans) {
       this.spans.set(span.span_id, span);
       this.#advance(span.end_ms);

@@ -8,7 +8,7 @@
  *
  * @typedef {{
  *   id: string, name: string, total_bytes: number | null, used_bytes: number | null,
- *   util?: number | null, power_w?: number | null, owners: OwnerEntry[],
+ *   util?: number | null, power_w?: number | null, owners: OwnerEntry[], since_ms?: number | null,
  * }} Device
  *
  * @typedef {{
@@ -16,6 +16,7 @@
  *   slots: number | null, slots_busy: number | null, queued: number | null, ctx_per_slot: number | null,
  *   kv_tokens: number | null, kv_capacity: number | null, decode_tokens_per_s: number | null,
  *   ttft_s: number | null, input_tokens_total: number | null, output_tokens_total: number | null,
+ *   since_ms?: number | null,
  * }} Server
  *
  * @typedef {{
@@ -38,7 +39,7 @@
  * }} Span
  *
  * @typedef {{
- *   version: number, now_ms: number, window_s: number, server: Server | null, totals: Totals,
+ *   version: number, now_ms: number, window_s: number, since_ms?: number | null, server: Server | null, totals: Totals,
  *   devices: Device[], series: Series[],
  *   points: { t_ms: number[], values: (number | null)[][] }, spans: Span[],
  * }} Snapshot
@@ -46,7 +47,7 @@
  * @typedef {{ type: "frame", seq: number, layout: number | null, rows: number, width: number, data: Float64Array }} Frame
  * @typedef {{
  *   type: "spans", seq: number, spans: Span[], totals: Totals | null,
- *   server: Server | null | undefined, devices: Device[] | null,
+ *   server: Server | null | undefined, devices: Device[] | null, sinceMs: number | null | undefined,
  * }} SpansUpdate
  * @typedef {{ type: "snapshot", seq: number, snapshot: Snapshot }} SnapshotUpdate
  * @typedef {Frame | SpansUpdate | SnapshotUpdate} Message

@@ -24,6 +24,7 @@ export function decode(content, buffers = []) {
         totals: isRecord(content.totals) ? /** @type {any} */ (content.totals) : null,
         server: "server" in content ? /** @type {any} */ (content.server) : undefined,
         devices: Array.isArray(content.devices) ? content.devices : null,
+        sinceMs: "since_ms" in content ? time(content.since_ms) : undefined,
       };
     case "snapshot": {
       const snapshot = asSnapshot(content.snapshot);
@@ -62,6 +63,11 @@ export function float64(buffer) {
   const out = new Float64Array(Math.floor(view.byteLength / 8));
   for (let i = 0; i < out.length; i++) out[i] = view.getFloat64(i * 8, true);
   return out;
+}
+
+/** @param {unknown} value @returns {number | null} */
+export function time(value) {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
 /**

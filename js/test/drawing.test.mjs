@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { timeTicks, valueTicks } from "../src/axis.js";
 import { cut, maximum, stack } from "../src/columns.js";
-import { bytes, clock, count, duration, percent, plain, rate } from "../src/format.js";
+import { bytes, clock, count, duration, percent, plain, rate, since } from "../src/format.js";
 import { History } from "../src/history.js";
 import { Store } from "../src/store.js";
 import { OWNERS, PATTERNS, spanKind } from "../src/theme.js";
@@ -92,6 +92,10 @@ test("figures read as people write them", () => {
   assert.equal(count(1234567), "1,234,567");
   assert.deepEqual([0, 31.66, 12345].map(rate), ["0.0", "31.7", "12,345"]);
   assert.deepEqual([0, 0.088, 0.5].map(percent), ["0 %", "8.8 %", "50 %"]);
+});
+
+test("what is not known any more says since when", () => {
+  assert.equal(since(new Date(2026, 0, 1, 14, 2, 11).getTime()), "n/a since 14:02:11");
 });
 
 test("text that moves cursors or turns the reading direction is shown as such", () => {

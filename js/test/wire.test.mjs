@@ -185,6 +185,21 @@ test("after a new feed, whose numbers begin again, its snapshot counts", () => {
   assert.ok(history.apply(frame(2, ["a"], [[9500, 3]])));
 });
 
+test("since when there is no reading is told by snapshots and by state, and taken back", () => {
+  const history = new History();
+  history.load(snapshot(["a"], [[0, 1]], { since_ms: T0 }), 1);
+  assert.equal(history.sinceMs, T0);
+  history.apply(decode({ type: "spans", seq: 2, spans: [], since_ms: null }));
+  assert.equal(history.sinceMs, null);
+  history.apply(decode({ type: "spans", seq: 3, spans: [], since_ms: T0 + 5 }));
+  history.apply(decode({ type: "spans", seq: 4, spans: [] })); // an older kernel says nothing of it
+  assert.equal(history.sinceMs, T0 + 5);
+  history.load(snapshot(["a"], [[0, 1]]), 5);
+  assert.equal(history.sinceMs, null);
+  history.apply(decode({ type: "spans", seq: 6, spans: [], since_ms: "yesterday" }));
+  assert.equal(history.sinceMs, null);
+});
+
 test("spans are merged by id and bounded", () => {
   const history = new History();
   for (let i = 0; i < 1000; i++) {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 NA = "n/a"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -47,6 +49,18 @@ def rate(value: float | None) -> str:
 def clock(t_ms: float) -> str:
     """Local time of day of a Unix time in milliseconds."""
     return datetime.fromtimestamp(t_ms / 1e3).astimezone().strftime("%H:%M:%S")
+
+
+def used(device: Mapping[str, Any]) -> str:
+    """How full a device of a snapshot is, ``2.7 GiB of 15.0 GiB used``, or since when that is not known."""
+    if device["used_bytes"] is None and device.get("since_ms") is not None:
+        return since(device["since_ms"])
+    return f"{size(device['used_bytes'])} of {size(device['total_bytes'])} used"
+
+
+def since(t_ms: float) -> str:
+    """``n/a since 14:02:11``."""
+    return f"{NA} since {clock(t_ms)}"
 
 
 def short(text: object, length: int) -> str:

@@ -11,7 +11,17 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..values import DeviceSample, OwnerBytes, Samples, SampleSource, ServerHandle, ServerSeries, SpanRow, SpanSource
+from ..values import (
+    DeviceSample,
+    OwnerBytes,
+    Samples,
+    SampleSource,
+    ServerHandle,
+    ServerSample,
+    ServerSeries,
+    SpanRow,
+    SpanSource,
+)
 from . import theme
 from .series import MAX_DEVICES, Series, columns, reduce, series_list
 
@@ -21,6 +31,8 @@ MAX_SPANS = 200
 _SPAN_BYTES = 110_000
 _SPAN_BYTES_BESIDE_MANY_SERIES = 55_000
 _MAX_OWNERS = 12
+#: A reading that is older is not shown as the present one: the sampler reads once a second or more often.
+STALE_S = 3.0
 
 
 def snapshot(
@@ -36,10 +48,13 @@ def snapshot(
 ) -> dict[str, Any]:
     """Everything that a picture of the last ``window_s`` seconds needs, ``width_px`` wide, as a JSON-safe dict.
 
+    Where there is no reading of the last three seconds, figures are ``None`` and ``since_ms`` is when the last one was:
+    of a device, of the server, and of everything when the sampler itself is silent.
     ``handle`` and ``state`` are the server's as its manager knows them; without them the newest sample tells. Totals
     are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's. ``names`` are
     devices' product names (``Tesla T4``); without them the source is asked, if it knows any.
     """
+    fresh_ns = now_ns - int(STALE_S * 1e9)
     window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
     latest = samples.latest()
     chosen = newest_traces(spans)
@@ -48,9 +63,10 @@ def snapshot(
         "version": VERSION,
         "now_ms": now_ns / 1e6,
         "window_s": float(window_s),
-        "server": _server(handle, state, latest, chosen),
+        "since_ms": _silent_ms(latest, fresh_ns),
+        "server": _server(handle, state, latest, chosen, fresh_ns),
         "totals": totals(spans),
-        "devices": _devices(latest, names if names is not None else _names(samples)),
+        "devices": _devices(latest, names if names is not None else _names(samples), fresh_ns),
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
         "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
@@ -196,8 +212,15 @@ def span_dict(row: SpanRow, depth: int) -> dict[str, Any]:
     }
 
 
+def _silent_ms(latest: Samples, fresh_ns: int) -> float | None:
+    """When the last reading of anything was, if that is not now."""
+    times = [one.t_ns[-1] for one in latest.devices if one.t_ns] + [one.t_ns[-1] for one in latest.servers if one.t_ns]
+    newest = max(times, default=None)
+    return newest / 1e6 if newest is not None and newest < fresh_ns else None
+
+
 def _server(
-    handle: ServerHandle | None, state: str | None, latest: Samples, rows: Sequence[SpanRow]
+    handle: ServerHandle | None, state: str | None, latest: Samples, rows: Sequence[SpanRow], fresh_ns: int
 ) -> dict[str, Any] | None:
     sampled: ServerSeries | None = None
     for one in latest.servers:
@@ -207,6 +230,11 @@ def _server(
     if handle is None and sampled is None:
         return None
     sample = sampled.row(-1) if sampled else None
+    stale_ms = sample.t_ns / 1e6 if sample is not None and sample.t_ns < fresh_ns else None
+    if sample is not None and stale_ms is not None:
+        # Totals only grow: the last that was read is still true, as "at least".
+        totals = {name: getattr(sample, name) for name in ("slots", "input_tokens_total", "output_tokens_total")}
+        sample = ServerSample(sample.t_ns, sample.server, "unreachable", **totals)
     name = handle.name if handle else sample.server if sample else ""
     # Spans know a server by host:port, which is gone with the handle: a stopped server then keeps the newest call.
     known = {None, name, handle.url.partition("://")[2]} if handle else None
@@ -218,6 +246,7 @@ def _server(
         "model": text(handle.model.id if handle and handle.model else call.model if call else None, 120),
         "engine": text((handle.engine or handle.backend) if handle else None, 80),
         "url": text(handle.url if handle else None, 120),
+        "since_ms": stale_ms,
         "slots": (sample.slots if sample else None) or (handle.slots if handle else None),
         "slots_busy": sample.slots_busy if sample else None,
         "queued": sample.queued if sample else None,
@@ -236,7 +265,7 @@ def _names(samples: SampleSource) -> dict[str, str]:
     return {one.device: one.name for one in described()} if callable(described) else {}
 
 
-def _devices(latest: Samples, names: Mapping[str, str]) -> list[dict[str, Any]]:
+def _devices(latest: Samples, names: Mapping[str, str], fresh_ns: int) -> list[dict[str, Any]]:
     made = []
     gpus = 0
     for one in latest.devices[:MAX_DEVICES]:
@@ -245,8 +274,16 @@ def _devices(latest: Samples, names: Mapping[str, str]) -> list[dict[str, Any]]:
         label = "host memory" if one.device == "host" else f"GPU {gpus}"
         gpus += one.device != "host"
         name = f"{label} · {names[one.device]}" if one.device in names and one.device != "host" else label
-        made.append(_device(one.row(-1), name))
+        made.append(_device(_current(one.row(-1), fresh_ns), name))
     return made
+
+
+def _current(sample: DeviceSample, fresh_ns: int) -> DeviceSample:
+    """``sample``, or n/a since it was taken."""
+    if sample.t_ns >= fresh_ns:
+        return sample
+    since_ns = sample.t_ns if sample.used_bytes is not None else sample.since_ns
+    return DeviceSample(sample.t_ns, sample.device, None, sample.total_bytes, since_ns=since_ns)
 
 
 def _device(sample: DeviceSample, name: str) -> dict[str, Any]:
@@ -257,6 +294,7 @@ def _device(sample: DeviceSample, name: str) -> dict[str, Any]:
         "name": text(name, 60),
         "total_bytes": sample.total_bytes,
         "used_bytes": sample.used_bytes,
+        "since_ms": sample.since_ns / 1e6 if sample.since_ns is not None else None,
         "util": number(sample.util),
         "power_w": number(sample.power_w),
         "owners": [_owner(one) for one in _merged(owners)],

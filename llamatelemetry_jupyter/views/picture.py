@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import theme
-from .format import NA, clock, count, rate, seconds, size
+from .format import NA, clock, count, rate, seconds, size, used
 from .series import reduce
 from .svg import CARD, GRID, INK, SOFT, document, label, line, rect, stroke, text_px
 
@@ -134,14 +134,13 @@ def _header(snapshot: Mapping[str, Any]) -> str:
             label(WIDTH - _EDGE, 34, said, 13, anchor="end", width=160),
             label(_EDGE, 54, server["engine"] or "", 12, SOFT, width=room),
         ]
-    kv, capacity = server.get("kv_tokens"), server.get("kv_capacity")
     figures = (
         ("output tokens", count(totals["output_tokens"]), ""),
         ("last call", rate(server.get("decode_tokens_per_s")), "tokens/s"),
         ("first token", seconds(server.get("ttft_s")), ""),
         ("calls", count(totals["calls"]), f"✕ {count(totals['errors'])} errors" if totals["errors"] else ""),
         ("spans", count(totals["spans"]), f"in {count(totals['traces'])} traces"),
-        ("KV cache", count(kv), f"of {count(capacity)} tokens" if capacity and kv is not None else ""),
+        ("KV cache", count(server.get("kv_tokens")), _of_tokens(server)),
     )
     step = (WIDTH - 2 * _EDGE) / len(figures)
     for number, (name, value, unit) in enumerate(figures):
@@ -150,6 +149,13 @@ def _header(snapshot: Mapping[str, Any]) -> str:
         out.append(label(x, 97, value, 16, width=step - 8))
         out.append(label(x + text_px(value, 16) + 4, 97, unit, 11, SOFT, width=step - text_px(value, 16) - 10))
     return "".join(out)
+
+
+def _of_tokens(server: Mapping[str, Any]) -> str:
+    if server.get("since_ms") is not None:
+        return f"since {clock(server['since_ms'])}"
+    known = server.get("kv_capacity") and server.get("kv_tokens") is not None
+    return f"of {count(server['kv_capacity'])} tokens" if known else ""
 
 
 def _title(y: float, name: str, under: str = "") -> str:
@@ -188,6 +194,7 @@ def _devices(snapshot: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], list[
 
     whole: dict[str, Any] = {"id": "all", "name": f"{len(gpus)} GPUs together", "owners": list(sums.values())}
     whole |= {name: total(name) for name in ("used_bytes", "total_bytes")}
+    whole["since_ms"] = max((one["since_ms"] for one in gpus if one.get("since_ms") is not None), default=None)
     return [(whole, [one["id"] for one in gpus])]
 
 
@@ -211,7 +218,7 @@ def _memory(
     now = _by_owner(device)
     legend = [o for o in owners if o in now or o in columns]
     height = max(96.0, 15.0 * len(legend))
-    under = f"{device['name']}, {size(device['used_bytes'])} of {size(device['total_bytes'])} used"
+    under = f"{device['name']}, {used(device)}"
     out = [_title(y, "Memory", under)]
     y += _HEAD
     stack = [columns[o] for o in owners if o in columns]

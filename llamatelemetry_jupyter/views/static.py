@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from . import svg, theme
-from .format import NA, clock, count, rate, seconds, short, size
+from .format import NA, clock, count, rate, seconds, short, since, size, used
 from .picture import picture
 from .text import Table
 
@@ -78,12 +78,16 @@ def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table
         rows.append(("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}{why}"))
         rows += [(name, _na(server[key])) for name, key in (("engine", "engine"), ("address", "url")) if server[key]]
         busy = f"{_na(server['slots_busy'])} of {_na(server['slots'])} busy, {_na(server['queued'])} waiting"
+        if server.get("since_ms") is not None:
+            busy, kv = since(server["since_ms"]), f"KV cache {since(server['since_ms'])}"
         rows += [("slots", busy), ("context", per_slot + kv), ("last call", last if server["ttft_s"] else "none yet")]
+    if (silent := snapshot.get("since_ms")) is not None:
+        rows.append(("readings", f"{since(silent)}: the sampler is silent"))
     tokens = f"{count(totals['input_tokens'])} → {count(totals['output_tokens'])} tokens"
     rows.append(("calls", f"{count(totals['calls'])} ({tokens}), {count(totals['errors'])} errors"))
     rows.append(("spans", f"{totals['spans']} in {totals['traces']} traces"))
     for device in snapshot["devices"][:_MAX_DEVICES]:
-        rows.append((f"{device['name']}", f"{size(device['used_bytes'])} of {size(device['total_bytes'])} used"))
+        rows.append((f"{device['name']}", used(device)))
         for owner in device["owners"]:
             if owner["owner"] != "free" and owner["bytes"]:
                 filled = f", {size(owner['filled_bytes'])} filled" if owner.get("filled_bytes") is not None else ""

@@ -99,6 +99,41 @@ def test_seconds_between_idle_samples_are_no_gap_beside_ten_samples_a_second():
     assert [v for v in values[[s["id"] for s in series].index("mem/host/unknown")] if v != 1] == []
 
 
+def world_at(seconds, **more):
+    """The session of :func:`viewworld.session`, seen so long after its start."""
+    return snapshot(**{**session(), "now_ns": T0 + int(seconds * 10**9), **more})
+
+
+def test_nothing_that_is_past_is_shown_as_current():
+    assert world_at(30)["since_ms"] is None
+    silent = world_at(40)  # the last samples are from 29.5 s
+    last_ms = T0 / 1e6 + 29_500
+    assert silent["since_ms"] == last_ms
+    (device,) = silent["devices"]
+    assert (device["used_bytes"], device["owners"], device["since_ms"]) == (None, [], last_ms)
+    assert device["total_bytes"] == 16_000 * MIB
+    server = silent["server"]
+    assert [server[k] for k in ("slots_busy", "queued", "kv_tokens", "since_ms")] == [None, None, None, last_ms]
+    assert server["state"] == "ready"  # its manager says so
+    assert server["output_tokens_total"] == world_at(30)["server"]["output_tokens_total"]
+    assert world_at(40, handle=None, state=None)["server"]["state"] == "unreachable"
+
+
+def test_a_device_that_does_not_answer_says_since_when_and_comes_back():
+    since_ns = T0 + 9 * 10**9
+    gone = [DeviceSample(T0 + n * 10**9, "GPU-a", None, None, since_ns=since_ns) for n in range(10, 20)]
+    back = [DeviceSample(T0 + n * 10**9, "GPU-a", 5, 16) for n in range(20, 25)]
+    beside = [DeviceSample(T0 + n * 10**9, "host", 7, 32) for n in range(25)]
+
+    def told(seconds, *samples):
+        made = world_at(seconds, samples=Memory([s for part in samples for s in part]))
+        return {d["id"]: (d["used_bytes"], d["since_ms"]) for d in made["devices"]}
+
+    assert told(19, gone, beside[:20]) == {"GPU-a": (None, since_ns / 1e6), "host": (7, None)}
+    assert told(24, gone, back, beside)["GPU-a"] == (5, None)
+    assert told(60, gone, beside)["GPU-a"] == (None, since_ns / 1e6)  # not when the sampler last said that it is gone
+
+
 def test_reduction_keeps_every_columns_extremes():
     spike = [0.0] * 1000
     spike[333], spike[700] = 9.0, -9.0

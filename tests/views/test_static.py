@@ -5,8 +5,9 @@ import re
 import pytest
 from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
 
+from llamatelemetry_jupyter.views.format import clock
 from llamatelemetry_jupyter.views.model import snapshot
-from llamatelemetry_jupyter.views.picture import WIDTH
+from llamatelemetry_jupyter.views.picture import WIDTH, picture
 from llamatelemetry_jupyter.views.static import static_html, static_text
 
 pytestmark = pytest.mark.floor
@@ -58,6 +59,19 @@ def test_no_calls_no_samples_no_server():
     check(static_html(snapshot(Spans([]), Memory(host(1)), T0 + 10**9, 900)))
     one = snapshot(Spans([]), Memory(host(0.5), server(0.5)), T0 + 10**9, 900, handle=handle())
     check(static_html(one))
+
+
+def test_past_readings_are_na_since_when_in_table_and_picture():
+    seen = snapshot(**{**session(), "now_ns": T0 + 40 * 10**9})
+    at = clock(T0 / 1e6 + 29_500)
+    text = static_text(seen)
+    assert f"n/a since {at}: the sampler is silent" in text
+    assert next(line for line in text.splitlines() if "host memory" in line).endswith(f"n/a since {at}")
+    assert next(line for line in text.splitlines() if line.startswith("slots")).endswith(f"n/a since {at}")
+    assert "KV cache n/a since" in text
+    drawn = picture(seen)
+    assert f"host memory, n/a since {at}" in drawn
+    assert f"since {at}" in drawn
 
 
 def test_calls_before_the_window_are_named_not_drawn_over_it():

@@ -3,7 +3,7 @@
 import { valueTicks } from "../axis.js";
 import { cut, maximum, stack } from "../columns.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
-import { bytes, NA, percent, plain } from "../format.js";
+import { bytes, NA, percent, plain, since } from "../format.js";
 import { Plot } from "../plot.js";
 import { OWNERS } from "../theme.js";
 
@@ -102,7 +102,10 @@ export class Memory {
       (el, entry) => this.#updateRow(el, entry),
     );
     const used = cursorRow === row ? device.used_bytes : null;
+    // The newest row may be long past: without a reading of now there is none to show.
+    const sinceMs = cursorRow === row ? (device.since_ms ?? null) : null;
     const parts = [];
+    if (sinceMs !== null) parts.push(since(sinceMs));
     if (used !== null && device.total_bytes) {
       parts.push(`${bytes(used)} of ${bytes(device.total_bytes)} used`);
     } else if (device.total_bytes) parts.push(`${bytes(device.total_bytes)} in all`);
@@ -112,7 +115,7 @@ export class Memory {
       ["power", (v) => `${v.toFixed(0)} W`],
     ])) {
       const column = history.series.findIndex((s) => s.id === `${group}/${device.id}`);
-      const value = column < 0 ? null : history.valueAt(column, cursorRow);
+      const value = column < 0 || sinceMs !== null ? null : history.valueAt(column, cursorRow);
       if (value !== null) load.push(show(value));
     }
     setFacts(this.#summary, parts);
@@ -134,7 +137,8 @@ export class Memory {
       const here = device.owners.filter((o) => o.owner === owner);
       if (column < 0 && here.length === 0) continue;
       const sum = here.reduce((total, o) => total + (o.bytes ?? 0), 0);
-      const value = column >= 0 ? history.valueAt(column, cursorRow) : sum;
+      const gone = device.since_ms != null && cursorRow === row;
+      const value = gone ? null : column >= 0 ? history.valueAt(column, cursorRow) : sum;
       const key = `${device.id}/${owner}`;
       const byDefault = owner !== "free" && !(device.id === "host" && BACKGROUND.has(owner));
       const filled = here.find((o) => o.filled_bytes != null)?.filled_bytes;

@@ -1,7 +1,7 @@
 /** The header: which model, in what state, how fast, how full, and what it all came to. */
 
 import { h, setAttribute, setText } from "../dom.js";
-import { count, duration, NA, percent, plain, rate } from "../format.js";
+import { count, duration, NA, percent, plain, rate, since } from "../format.js";
 import { STATES } from "../theme.js";
 
 /** @import { Frame } from "../dashboard.js" */
@@ -58,8 +58,13 @@ export class Now {
   /** @param {Frame} frame */
   render({ history, state, row, paused, quietS }) {
     const { server, totals } = state;
-    const busy = latest(history, "slots", "/busy", row, server?.name) ?? server?.slots_busy ?? null;
-    const queued = latest(history, "slots", "/queued", row, server?.name) ?? server?.queued ?? 0;
+    // What was read last is not what is now: the state says since when.
+    const sinceMs = server?.since_ms ?? state.sinceMs;
+    /** @param {string} group @param {string} suffix */
+    const newest = (group, suffix) =>
+      sinceMs === null ? latest(history, group, suffix, row, server?.name) : null;
+    const busy = newest("slots", "/busy") ?? server?.slots_busy ?? null;
+    const queued = newest("slots", "/queued") ?? server?.queued ?? 0;
     const word = !server
       ? "no server"
       : server.state === "ready" && busy
@@ -76,9 +81,10 @@ export class Now {
       this.#engine,
       [server?.engine && plain(server.engine), context, hint].filter(Boolean).join(" \u00b7 "),
     );
-    setText(this.#fresh, paused ? "paused" : quietS === null ? "" : `no data for ${duration(quietS)}`);
+    const quiet = quietS === null ? "" : `no data for ${duration(quietS)}`;
+    setText(this.#fresh, paused ? "paused" : sinceMs === null ? quiet : `readings ${since(sinceMs)}`);
 
-    const live = busy ? latest(history, "tokens", "/decode", row, server?.name) : null;
+    const live = busy ? newest("tokens", "/decode") : null;
     this.#set(
       "tokens_per_s",
       rate(live || server?.decode_tokens_per_s),
@@ -88,7 +94,7 @@ export class Now {
     const slots =
       busy === null ? NA : server?.slots ? `${count(busy)} / ${count(server.slots)}` : count(busy);
     this.#set("slots", slots, queued ? `${count(queued)} queued` : "");
-    const tokens = latest(history, "kv", "", row, server?.name) ?? server?.kv_tokens ?? null;
+    const tokens = newest("kv", "") ?? server?.kv_tokens ?? null;
     const capacity = server?.kv_capacity ?? null;
     const filled = tokens !== null && capacity ? tokens / capacity : null;
     this.#set(
