@@ -184,19 +184,6 @@ class ActivitySeries:
 
 
 @dataclass(frozen=True, slots=True)
-class ActivitySeries:
-    """The driver's own readings of one GPU as columns of one length, sorted by ``t_ns``: finer than samples.
-
-    A time has ``util`` (0..1) or ``power_w``, and ``None`` for the other. Each covers the time since the one before.
-    """
-
-    device: str
-    t_ns: Sequence[int]
-    util: Sequence[float | None]
-    power_w: Sequence[float | None]
-
-
-@dataclass(frozen=True, slots=True)
 class ServerSeries:
     """Columns of one server's samples, all of one length, sorted by ``t_ns``."""
 
