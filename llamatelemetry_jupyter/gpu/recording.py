@@ -28,6 +28,7 @@ from typing import Any
 
 from ..errors import LlamaError
 from ..values import JSON
+from .card import state
 from .nvml import MEMBERS, Gpu, Nvml, load
 
 FORMAT, VERSION = "llamatelemetry-nvml", 1
@@ -71,7 +72,7 @@ def record(
 
 
 def _ask(nvml: Nvml, gpu: Gpu, interval_s: float, ended: threading.Event) -> None:
-    nvml.info(gpu)
+    state(nvml, gpu)  # also what does not change: links, limits
     util_us = power_us = 0
     while not ended.is_set():
         nvml.read(gpu)

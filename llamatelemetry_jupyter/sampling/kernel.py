@@ -46,7 +46,7 @@ class KernelFile:
         self._read: tuple[tuple[Allocation, ...], str | None] = ((), None)
 
     def held(self, device: str, devices: Sequence[str]) -> tuple[Held, ...]:
-        """What libraries hold on ``device``, of ``devices`` in NVML's order; a file that is not ours says nothing."""
+        """What libraries hold on ``device``, one of ``devices`` in NVML's order; nothing if the file is not ours."""
         try:
             status = self._path.stat()
             if self._mark != (mark := (status.st_mtime_ns, status.st_ino)):

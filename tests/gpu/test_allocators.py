@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-from faketorch import UUIDS, Torch
+from gpu.faketorch import UUIDS, Torch
 
 from llamatelemetry_jupyter.gpu import allocators
 from llamatelemetry_jupyter.gpu.allocators import Allocation, allocations, by_device

@@ -11,12 +11,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from gpu.faketorch import Torch
 from gpu.replay import Replay, real_pynvml
 
 from llamatelemetry_jupyter import clock
 from llamatelemetry_jupyter.environment import process_start
 from llamatelemetry_jupyter.gpu.nvml import Nvml
 from llamatelemetry_jupyter.sampling import gpus
+from llamatelemetry_jupyter.sampling.kernel import publish
 from llamatelemetry_jupyter.sampling.ring import RingReader
 from llamatelemetry_jupyter.sampling.sampler import Parent, Sampler
 from llamatelemetry_jupyter.values import EngineBuffer, ServerHandle
@@ -245,3 +247,40 @@ def test_nvml_without_samples_is_just_less(world):
     assert there.replay.calls["nvmlDeviceGetSamples(gpu0, 0)"] == 1
     assert real_pynvml().NVML_TOTAL_POWER_SAMPLES == 0
     assert real_pynvml().NVML_GPU_UTILIZATION_SAMPLES == 1
+
+
+@pytest.mark.parametrize("trace", ["no-pids", "foreign-pids"])
+def test_without_usable_pids_this_kernel_and_the_engine_are_told_apart_as_estimates(
+    world, trace, tmp_path, monkeypatch
+):
+    seen = world(trace, at=1.0)
+    torch = Torch(300 * MIB)
+    monkeypatch.setattr(torch, "get_device_properties", lambda index: SimpleNamespace(uuid=ZERO[4:]))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    publish(tmp_path, KERNEL.stem)
+    total, idle = 15_360 * MIB, 100 * MIB
+
+    def used(size):
+        memory = {"total": total, "reserved": 0, "free": total - size, "used": size}
+        seen.replay.answer("nvmlDeviceGetMemoryInfo(gpu0, 33554472)", memory)
+
+    used(idle + 300 * MIB)
+    seen.tick()  # the notebook's tensors are there before the engine
+    time.sleep(0.05)  # a process's start is known to 1/100 s
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as engine:
+        torch.reserved = [500 * MIB]  # and grow beside it
+        publish(tmp_path, KERNEL.stem)
+        used(idle + 500 * MIB + 1_100 * MIB)
+        if trace == "foreign-pids":
+            listed = [{"pid": 2**22 + n, "usedGpuMemory": 600 * MIB} for n in (1, 2)]
+            seen.replay.answer("nvmlDeviceGetComputeRunningProcesses(gpu0)", listed)
+        serve(tmp_path, engine.pid)
+        owners = seen.tick()[ZERO].owners
+        engine.stdin.close()
+    found = {(o.owner, o.process, o.source): o.bytes for o in owners if o.owner != "free"}
+    assert found == {
+        ("kernel", "torch", "estimate"): 500 * MIB,
+        ("weights", "default", "estimate"): 1_000 * MIB,
+        ("context", "default", "estimate"): 100 * MIB,
+        ("unknown", None, "measured"): idle,
+    }
