@@ -13,48 +13,16 @@ from types import SimpleNamespace
 import pytest
 from gpu.faketorch import Torch
 from gpu.replay import Replay, real_pynvml
+from gpuworld import KERNEL, ONE, ZERO, World, until
 
 from llamatelemetry_jupyter import clock
 from llamatelemetry_jupyter.environment import process_start
 from llamatelemetry_jupyter.gpu.nvml import Nvml
 from llamatelemetry_jupyter.sampling import gpus
 from llamatelemetry_jupyter.sampling.kernel import publish
-from llamatelemetry_jupyter.sampling.ring import RingReader
-from llamatelemetry_jupyter.sampling.sampler import Parent, Sampler
 from llamatelemetry_jupyter.values import EngineBuffer, ServerHandle
 
-KERNEL = Parent(os.getpid(), process_start(os.getpid()))
 MIB = 1 << 20
-ZERO, ONE = "GPU-7f3b2c1a-5d4e-4b8a-9c6d-0e1f2a3b4c5d", "GPU-91c8d7e6-2f3a-4c5b-8d7e-6f5a4b3c2d1e"
-
-
-class World:
-    """A sampler in this process over replayed GPUs, and the reader of its ring."""
-
-    def __init__(self, folder, replay):
-        self.replay = replay
-        self.sampler = Sampler(KERNEL, 1.0, folder, lambda: Nvml(replay, now=lambda: replay.now_s))
-        self.reader = RingReader(folder / f"{KERNEL.stem}.ring")
-
-    def rows(self):
-        return {d.device: d.row(0) for d in self.reader.latest().devices}
-
-    def tick(self, devices=(ZERO, ONE)):
-        """One tick, and wait until these GPUs have answered to it."""
-        begun = clock.now_ns()
-        until(lambda: self.sampler._gpus.devices)
-        while not all(d in self.rows() and self.rows()[d].t_ns >= begun for d in devices):
-            self.sampler.tick()
-            time.sleep(0.02)
-            assert clock.now_ns() - begun < 20 * 10**9, "no answer"
-        return self.rows()
-
-
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.01)
 
 
 @pytest.fixture
