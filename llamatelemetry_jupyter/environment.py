@@ -102,7 +102,8 @@ def process_start(pid: int) -> float | None:
     With the pid it names a process for good: pids are reused, pairs are not.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return None if os.path.isdir("/proc/self") else _psutil_start(pid)
     # The command may hold spaces and parentheses: fields are counted after the last ')'. Field 3 is the state

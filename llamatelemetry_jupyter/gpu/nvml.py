@@ -150,16 +150,19 @@ class Nvml:
             f"{capability[0]}.{capability[1]}" if capability else None,
         )
 
-    def read(self, gpu: Gpu) -> Reading:
-        """What the GPU says now; raises nothing, a lost GPU reads n/a everywhere."""
+    def read(self, gpu: Gpu, processes: bool = True) -> Reading:
+        """What the GPU says now; raises nothing, a lost GPU reads n/a everywhere.
+
+        Without ``processes`` they are ``None``: the lists are the dearest part.
+        """
         memory = self._memory(gpu)
         if memory is None:
             return Reading()
         used, total, free = int(memory.used), int(memory.total), int(memory.free)
-        processes = self._processes(gpu)
+        listed = self._processes(gpu) if processes else None
         if gpu.mig:
             # Utilisation, power, energy and temperature exist for the whole GPU only: here they would count twice.
-            return Reading(used, total, free, processes=processes)
+            return Reading(used, total, free, processes=listed)
         rates = self.ask(gpu, "nvmlDeviceGetUtilizationRates")
         return Reading(
             used_bytes=used,
@@ -170,7 +173,7 @@ class Nvml:
             power_w=_scaled(self.ask(gpu, "nvmlDeviceGetPowerUsage"), 1e-3),
             energy_j=_scaled(self.ask(gpu, "nvmlDeviceGetTotalEnergyConsumption"), 1e-3),
             temp_c=_scaled(self.ask(gpu, "nvmlDeviceGetTemperature", 0), 1.0),
-            processes=processes,
+            processes=listed,
         )
 
     def close(self) -> None:

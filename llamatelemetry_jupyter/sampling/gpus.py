@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from .. import clock
 from ..gpu.nvml import Gpu, Nvml, Point, Reading
+from ..gpu.owners import ProcessBytes
 from ..values import ActivitySample, DeviceInfo, DeviceSample
 from .records import Sample
 
 #: A reading that takes longer is n/a until it comes.
 LATE_S = 1.0
 _REVIVE_S = 1.0
+_LISTED_S = 0.45
 # Readings of the driver's own are believed if they are from the last minute; a wall clock that was set by more than
 # this in between makes their times meaningless.
 _OLDEST_NS, _STEPPED_NS = 60_000_000_000, 50_000_000
@@ -73,10 +77,10 @@ class Gpus:
 
     def heard(self, watch: _Watch, reading: Reading, points: tuple[list[Point], list[Point]]) -> None:
         """Write what a watch has read."""
-        sample = self._make(watch.gpu.device, reading)
-        self._write(watch.seen(sample))
+        # In this order: who finds a sample finds all that the driver had measured until then.
         if (activity := watch.activity(*points)) is not None:
             self._write(activity)
+        self._write(watch.seen(self._make(watch.gpu.device, reading)))
 
     def late(self, watch: _Watch) -> None:
         """Write that a watch has nothing."""
@@ -99,6 +103,8 @@ class _Watch:
         self._good_ns: int | None = None
         self._seen_us = (0, 0)
         self._offset_ns: int | None = None
+        self._listed_at = -math.inf
+        self._listed: tuple[ProcessBytes, ...] | None = None
         threading.Thread(target=self._run, name=gpu.device, daemon=True).start()
 
     def tick(self) -> None:
@@ -123,10 +129,17 @@ class _Watch:
             if self.info is None and (info := self._nvml.info(self.gpu)) is not None:
                 self.info = info
                 self._owner.described()
-            reading = self._nvml.read(self.gpu)
-            points = self._nvml.activity(self.gpu, self._seen_us)
-            self._owner.heard(self, reading, points)
+            self._owner.heard(self, self._read(), self._nvml.activity(self.gpu, self._seen_us))
             self._asked = None
+
+    def _read(self) -> Reading:
+        """A reading whose processes are of now or of half a second ago."""
+        listing = (now := time.monotonic()) - self._listed_at > _LISTED_S
+        reading = self._nvml.read(self.gpu, listing)
+        if listing:
+            self._listed_at, self._listed = now, reading.processes
+            return reading
+        return replace(reading, processes=self._listed)
 
     def activity(self, util: list[Point], power: list[Point]) -> ActivitySample | None:
         """The driver's own readings by our clock; what can't be from the last minute is dropped."""

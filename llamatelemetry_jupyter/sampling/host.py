@@ -73,9 +73,8 @@ class Host:
 
             found = psutil.virtual_memory()
             return Memory(int(found.total), int(found.available))
-        values = dict(line.split(b":", 1) for line in self._meminfo.read().splitlines() if b":" in line)
-        total, available = (int(values[k].split()[0]) * 1024 for k in (b"MemTotal", b"MemAvailable"))
-        return Memory(total, available)
+        text = self._meminfo.read()
+        return Memory(*(_number(text, name) * 1024 for name in (b"MemTotal:", b"MemAvailable:")))
 
     def resident(self, pid: int, start: float | None, model: str | None = None) -> Resident | None:
         """What a process holds, ``None`` when it is gone or the pid is another process's by now.
@@ -156,7 +155,7 @@ class Kept:
 
     def read(self) -> bytes:
         """The file's text now; raises ``OSError`` when the process behind it is gone."""
-        return os.pread(self._fd, 65536, 0)
+        return os.pread(self._fd, 16384, 0)
 
     def close(self) -> None:
         """Close the file."""
@@ -179,12 +178,21 @@ class Limit:
 
     def read(self) -> tuple[int | None, int]:
         """The limit, and the part of the used memory that the system cannot take back."""
-        stat = dict(line.split() for line in self._stat.read().splitlines())
-        prefix = b"" if self._unified else b"total_"
-        reclaimable = sum(int(stat.get(prefix + k, 0)) for k in (b"active_file", b"inactive_file"))
+        limit = self.limit()
+        if limit is None:
+            return None, 0
+        stat = b"\n" + self._stat.read()
+        prefix = b"\n" if self._unified else b"\ntotal_"
+        reclaimable = sum(_number(stat, prefix + name + b" ") for name in (b"active_file", b"inactive_file"))
         if self._unified:
-            reclaimable += int(stat.get(b"slab_reclaimable", 0))
-        return self.limit(), max(0, int(self._used.read()) - reclaimable)
+            reclaimable += _number(stat, b"\nslab_reclaimable ")
+        return limit, max(0, int(self._used.read()) - reclaimable)
+
+
+def _number(text: bytes, name: bytes) -> int:
+    """The number behind ``name``, 0 where it is not: splitting the whole text takes ten times as long."""
+    at = text.find(name)
+    return 0 if at < 0 else int(text[at + len(name) : at + len(name) + 24].split(None, 1)[0])
 
 
 def find_limit(membership: Path, cgroups: Path) -> Limit | None:

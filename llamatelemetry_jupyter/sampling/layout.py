@@ -30,6 +30,9 @@ SLOT_BYTES, CAPACITY = 1024, 14336
 COARSE_BYTES, COARSE_CAPACITY = 248, 69632
 FIXED = struct.Struct("=8sIIII")
 SLOT = struct.Struct("=QIHBxq")
+# The same in pieces: sequence, checksum of it and of the rest, rest.
+_SEQUENCE, _CRC, _REST = struct.Struct("=Q"), struct.Struct("=I"), struct.Struct("=HBxq")
+_NO_SEQUENCE = bytes(8)
 TABLE = struct.Struct("=II")
 TABLE_AT = 128
 # Indices of 8-byte words: item assignment of a cast memoryview is one aligned store, struct.pack_into is not.
@@ -63,12 +66,12 @@ class Tier:
         """Append a record; one thread at a time."""
         number = self.end
         at = self.start + number % self.capacity * self.slot_bytes
-        raw = SLOT.pack(number + 1, 0, len(body), kind, t_ns) + body
-        raw = raw[:8] + struct.pack("=I", checksum(raw, len(body))) + raw[12:]
+        sequence, rest = _SEQUENCE.pack(number + 1), _REST.pack(len(body), kind, t_ns) + body
+        rest = _CRC.pack(zlib.crc32(rest, zlib.crc32(sequence))) + rest
         # First the sequence is made invalid: a reader between two of these stores sees no record.
-        self.bytes[at : at + 8] = bytes(8)
-        self.bytes[at + 8 : at + len(raw)] = raw[8:]
-        self.bytes[at : at + 8] = raw[:8]
+        self.bytes[at : at + 8] = _NO_SEQUENCE
+        self.bytes[at + 8 : at + 8 + len(rest)] = rest
+        self.bytes[at : at + 8] = sequence
         self._words[self._word] = number + 1
 
     def slot(self, number: int) -> bytes | None:

@@ -15,7 +15,7 @@ _HEAD = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(/.*)?$")
 _FIELDS = (b"Size:", b"Rss:", b"Pss:", b"Anonymous:")
 _EVERY_S = 5.0
 #: The largest share of the time that a reading may take.
-_SHARE = 1 / 1000
+_SHARE = 1 / 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Mappings:
 
 
 class Rarely:
-    """When a costly reading is due: every 5 s at most, and never for more than a thousandth of the time."""
+    """When a costly reading is due: every 5 s at most, and never for more than 1 / 4000 of the time."""
 
     def __init__(self) -> None:
         self._due = 0.0

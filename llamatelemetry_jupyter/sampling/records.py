@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, get_args
 
 from ..values import OWNERS, ActivitySample, DeviceSample, OwnerBytes, ServerSample, ServerState
@@ -28,6 +29,7 @@ _COUNT = struct.Struct("=H6x")
 _POINT = struct.Struct("=IIB")
 _NO_POWER, _NO_UTIL = 0xFFFFFFFF, 0xFF
 NAME_BYTES, PROCESS_BYTES = 64, 20
+_packed: dict[str, tuple[tuple[OwnerBytes, ...], int, bytes]] = {}
 MAX_OWNERS = 20
 
 
@@ -41,26 +43,26 @@ def split(sample: ActivitySample, room: int) -> list[ActivitySample]:
 def encode(sample: Sample, room: int) -> bytes:
     """The record of a sample, at most ``room`` bytes."""
     if isinstance(sample, ActivitySample):
-        head = _NAME.pack(clipped(sample.device, NAME_BYTES)) + _COUNT.pack(len(sample.points))
+        head = _padded(sample.device) + _COUNT.pack(len(sample.points))
         return b"".join([head, *(_POINT.pack(*_point(sample.t_ns, *point)) for point in sample.points)])
     if isinstance(sample, ServerSample):
-        return _NAME.pack(clipped(sample.server, NAME_BYTES)) + _SERVER.pack(
+        return _padded(sample.server) + _SERVER.pack(
             number_of(sample.state),
             *(_int(v) for v in (sample.slots_busy, sample.slots, sample.queued, sample.kv_tokens, sample.kv_capacity)),
             _int(sample.input_tokens_total),
             _int(sample.output_tokens_total),
         )
     fit = min(MAX_OWNERS, (room - _NAME.size - _DEVICE.size) // OWNER.size)
-    owners = _fit(sample.owners, fit)
+    count, owners = _owners(sample.device, sample.owners, fit)
     floats = (sample.util, sample.mem_util, sample.power_w, sample.energy_j, sample.temp_c)
     head = _DEVICE.pack(
         _int(sample.used_bytes),
         _int(sample.total_bytes),
         *(math.nan if v is None else v for v in floats),
         _int(sample.since_ns),
-        len(owners),
+        count,
     )
-    return b"".join([_NAME.pack(clipped(sample.device, NAME_BYTES)), head, *map(_owner, owners)])
+    return _padded(sample.device) + head + owners
 
 
 def peek(body: bytes) -> tuple[int, int, str]:
@@ -127,6 +129,15 @@ def _point(t_ns: int, at_ns: int, util: float | None, power_w: float | None) -> 
     )
 
 
+def _owners(device: str, owners: tuple[OwnerBytes, ...], fit: int) -> tuple[int, bytes]:
+    """How many entries, and their bytes; those of the last sample when it had the very same owners."""
+    known = _packed.get(device)
+    if known is None or known[0] is not owners or known[1] > fit:
+        kept = _fit(owners, fit)
+        known = _packed[device] = (owners, len(kept), b"".join(map(_owner, kept)))
+    return known[1:]
+
+
 def _owner(entry: OwnerBytes) -> bytes:
     return OWNER.pack(
         OWNERS.index(entry.owner),
@@ -149,6 +160,11 @@ def _fit(owners: Sequence[OwnerBytes], room: int) -> Sequence[OwnerBytes]:
     size = sum(owners[i].bytes for i in folded)
     kept = [entry for i, entry in enumerate(owners) if i not in folded]
     return [*kept, OwnerBytes(owners[0].device, "other", size, source="estimate")]
+
+
+@lru_cache(maxsize=256)
+def _padded(name: str) -> bytes:
+    return _NAME.pack(clipped(name, NAME_BYTES))
 
 
 def clipped(text: str, size: int) -> bytes:

@@ -7,6 +7,7 @@ imports nothing but the standard library and, where there is a driver, pynvml: i
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -19,8 +20,8 @@ from pathlib import Path
 from .. import clock
 from ..environment import process_start, runtime_dir
 from ..gpu.nvml import Nvml, Reading
-from ..gpu.owners import Engine, ProcessBytes, gpu_owners, host_owners, visible
-from ..values import DeviceSample, ServerHandle, ServerSample
+from ..gpu.owners import Engine, Held, ProcessBytes, gpu_owners, host_owners, visible
+from ..values import DeviceSample, OwnerBytes, ServerHandle, ServerSample
 from . import pace
 from .gpus import Gpus
 from .host import Host
@@ -31,7 +32,9 @@ from .server import ServerWatch
 _STALE_S = 86400.0
 _MOST_BYTES = 256 << 20
 _HISTORY = 3600
-_KEEP_S = 2.0
+# How often these are looked at, however often GPUs are read: whether the kernel lives, whether the ring has its place,
+# whether a server's file was written in place, what the host's memory holds. Each costs as much as a GPU.
+_LOOK_S, _KEEP_S, _STATES_S, _HOST_S = 0.9, 2.0, 0.45, 0.25
 # So long the driver may be another than our library before we start anew to load the new one.
 _OUTDATED_S = 60.0
 
@@ -76,6 +79,9 @@ class Sampler:
         self._ring = RingWriter(folder / f"{parent.stem}.ring", hz=hz, start=process_start(os.getpid()) or 0.0)
         self._host = Host()
         self._host_info = self._host.info()
+        self._host_at = -math.inf
+        self._followed: Sequence[ServerHandle] | None = None
+        self._owned: dict[str, tuple[tuple[object, ...], tuple[OwnerBytes, ...]]] = {}
         self._states = StateFiles(folder, parent.stem)
         self._kernel = KernelFile(folder, parent.stem)
         self._served: dict[str, _Served] = {}
@@ -92,8 +98,13 @@ class Sampler:
             self._ring.close()
 
     def _run(self) -> None:
-        begun = kept = time.monotonic()
-        while self._parent.alive():
+        begun = time.monotonic()
+        looked = kept = -math.inf
+        while True:
+            if begun - looked > _LOOK_S:
+                looked = begun
+                if not self._parent.alive():
+                    return
             self.tick()
             if begun - kept > _KEEP_S:
                 kept = begun
@@ -107,13 +118,18 @@ class Sampler:
         """One reading of everything; GPUs and servers are read by threads of their own, which this never waits for."""
         self._ring.beat()
         self._follow(self._states.read())
-        self._ring.write(self._sample_host())
+        if (now := time.monotonic()) - self._host_at > _HOST_S:
+            self._host_at = now
+            self._ring.write(self._sample_host())
         self._gpus.tick()
         for served in self._served.values():
             if (late := served.watch.late()) is not None:
                 self._ring.write(late)
 
     def _follow(self, handles: Sequence[ServerHandle]) -> None:
+        if handles is self._followed:
+            return
+        self._followed = handles
         wanted = {h.name: h for h in handles}
         for name, served in list(self._served.items()):
             if wanted.get(name) != served.watch.handle:
@@ -124,7 +140,8 @@ class Sampler:
         for name, handle in wanted.items():
             if name not in self._served:
                 watch = ServerWatch(handle, lambda: self._ring.wanted_hz, self._ring.write)
-                self._served[name] = _Served(watch, _cuda_visible(handle), self._before(handle))
+                here = handle.pid is not None and process_start(handle.pid) == handle.pid_start
+                self._served[name] = _Served(watch, _cuda_visible(handle), self._before(handle), here)
         pids = {self._parent.pid, *(h.pid for h in handles)}
         for pid in self._host.watched():
             if pid not in pids:
@@ -155,29 +172,11 @@ class Sampler:
         used, total = reading.used_bytes, reading.total_bytes
         if used is None or total is None:
             return DeviceSample(now, device, None, None)
-        held = self._kernel.held(device, self._gpus.devices)
+        devices = self._gpus.devices
+        held = self._kernel.held(device, devices)
         history = self._used.setdefault(device, deque(maxlen=_HISTORY))
         if not history or now - history[-1][0] >= 1_000_000_000:
             history.append((now, used - sum(h.bytes for h in held)))
-        listed = reading.processes
-        trusted = listed is not None and all(process_start(p.pid) is not None for p in listed)
-        if trusted and listed is not None:
-            listed = tuple(ProcessBytes(p.pid, p.bytes, _comm(p.pid)) for p in listed)
-        here = [s for s in list(self._served.values()) if s.here]
-        before = [s.before[device] for s in here if device in s.before]
-        devices = self._gpus.devices
-        owners = gpu_owners(
-            device,
-            used=used,
-            total=total,
-            free=reading.free_bytes if reading.free_bytes is not None else total - used,
-            processes=listed,
-            engines=[s.engine(devices) for s in here],
-            kernel_pid=self._parent.pid,
-            trusted=trusted,
-            before=before[0] if len(before) == 1 else None,
-            held=held,
-        )
         return DeviceSample(
             now,
             device,
@@ -188,8 +187,39 @@ class Sampler:
             reading.power_w,
             reading.energy_j,
             reading.temp_c,
-            owners,
+            self._gpu_owners(device, devices, reading, held),
         )
+
+    def _gpu_owners(
+        self, device: str, devices: Sequence[str], reading: Reading, held: tuple[Held, ...]
+    ) -> tuple[OwnerBytes, ...]:
+        """Owners of a GPU's memory; those of the reading before when nothing has changed."""
+        used, total, listed = reading.used_bytes or 0, reading.total_bytes or 0, reading.processes
+        here = [s for s in list(self._served.values()) if s.here]
+        engines = [s.engine(devices) for s in here]
+        before = [s.before[device] for s in here if device in s.before]
+        # A list of processes stays the same object until it is read again.
+        seen = (used, total, reading.free_bytes, id(listed), engines, before, held)
+        known = self._owned.get(device)
+        if known is not None and known[0] == seen:
+            return known[1]
+        trusted = listed is not None and all(process_start(p.pid) is not None for p in listed)
+        if trusted and listed is not None:
+            listed = tuple(ProcessBytes(p.pid, p.bytes, _comm(p.pid)) for p in listed)
+        owners = gpu_owners(
+            device,
+            used=used,
+            total=total,
+            free=reading.free_bytes if reading.free_bytes is not None else total - used,
+            processes=listed,
+            engines=engines,
+            kernel_pid=self._parent.pid,
+            trusted=trusted,
+            before=before[0] if len(before) == 1 else None,
+            held=held,
+        )
+        self._owned[device] = (seen, owners)
+        return owners
 
     def _before(self, handle: ServerHandle) -> dict[str, int]:
         """Used memory of each GPU just before a server's process started, where we were there to see it."""
@@ -212,9 +242,24 @@ class StateFiles:
         self._folder = folder
         self._prefix = f"{stem}."
         self._read: dict[str, tuple[tuple[int, int, int], ServerHandle]] = {}
+        self._looked, self._folder_ns = -math.inf, 0
+        self._handles: tuple[ServerHandle, ...] = ()
 
     def read(self) -> tuple[ServerHandle, ...]:
-        """The servers now; files are read again only when they changed. Half a file waits for the next reading."""
+        """The servers now, the same tuple while nothing changes. Half a file waits for the next reading.
+
+        A file that comes or goes is seen at once, one that is written in place within half a second.
+        """
+        folder_ns = self._folder.stat().st_mtime_ns
+        if (now := time.monotonic()) - self._looked < _STATES_S and folder_ns == self._folder_ns:
+            return self._handles
+        self._looked, self._folder_ns = now, folder_ns
+        handles = self._look()
+        if handles != self._handles:
+            self._handles = handles
+        return self._handles
+
+    def _look(self) -> tuple[ServerHandle, ...]:
         found: dict[str, tuple[tuple[int, int, int], ServerHandle]] = {}
         with os.scandir(self._folder) as entries:
             for entry in entries:

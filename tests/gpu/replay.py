@@ -138,8 +138,12 @@ class Replay:
         return self._functions[name]
 
     def _function(self, name: str, signature: inspect.Signature) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs).args  # the signature of the real one
+        fitting: set[int] = set()
+
+        def call(*bound: Any) -> Any:
+            if len(bound) not in fitting:
+                signature.bind(*bound)  # the signature of the real one
+                fitting.add(len(bound))
             named = bound[:-1] if name == "nvmlDeviceGetSamples" else bound
             key = f"{name}({', '.join(map(str, named))})"
             self.calls[key] += 1
