@@ -102,7 +102,7 @@ class Host:
 
     def others(self, known: Collection[int]) -> tuple[ProcessBytes, ...]:
         """The largest of this user's processes besides the ``known`` ones, by memory of their own; read seldom."""
-        if self._meminfo is not None and self._others_due.begin():
+        if self._others_due.begin():
             self._others = self._largest(known)
             self._others_due.end()
         return tuple(one for one in self._others if one.pid not in known)
@@ -110,7 +110,7 @@ class Host:
     def _largest(self, known: Collection[int]) -> tuple[ProcessBytes, ...]:
         found: list[ProcessBytes] = []
         user = os.getuid()
-        for entry in os.scandir(self._proc):
+        for entry in os.scandir(self._proc) if self._proc.is_dir() else ():
             if not entry.name.isdigit() or int(entry.name) in known:
                 continue
             try:

@@ -11,8 +11,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_HEAD = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(/.*)?$")
-_FIELDS = (b"Size:", b"Rss:", b"Pss:", b"Anonymous:")
+#: A mapping of a file: its name, then Size, Rss, Pss and Anonymous in kB among other fields (proc_pid_smaps(5)).
+_MAPPING = re.compile(
+    rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ +(/.*)\n"
+    rb"(?:[A-Z]\w*: .*\n)*?Size: +(\d+) kB\n(?:[A-Z]\w*: .*\n)*?Rss: +(\d+) kB\nPss: +(\d+) kB\n"
+    rb"(?:[A-Z]\w*: .*\n)*?Anonymous: +(\d+) kB$",
+    re.MULTILINE,
+)
 _EVERY_S = 5.0
 #: The largest share of the time that a reading may take.
 _SHARE = 1 / 4000
@@ -61,27 +66,15 @@ def read(path: Path, model: str | None = None) -> Mappings | None:
         return None
     wanted = model.encode() if model else None
     sums = [0, 0, 0, 0, 0]
-    name, sizes = b"", dict[bytes, int]()
-    for line in text.splitlines():
-        key = line[: line.find(b":") + 1]
-        if key in _FIELDS:
-            sizes[key] = int(line.split()[1]) * 1024
-        elif found := _HEAD.match(line):
-            _add(sums, sizes, name, wanted)
-            name, sizes = found[1] or b"", {}
-    _add(sums, sizes, name, wanted)
+    for found in _MAPPING.finditer(text):
+        name = found[1]
+        size, resident, shared, anonymous = (1024 * int(number) for number in found.groups()[1:])
+        # A private mapping's changed pages are the process's own: the engine's heap, not the file.
+        resident, shared = max(0, resident - anonymous), max(0, shared - anonymous)
+        sums[0] += resident
+        sums[1] += shared
+        if name == wanted or name.removesuffix(b" (deleted)").endswith(b".gguf"):
+            sums[2] += resident
+            sums[3] += shared
+            sums[4] += size
     return Mappings(*sums)
-
-
-def _add(sums: list[int], sizes: dict[bytes, int], name: bytes, model: bytes | None) -> None:
-    if not name:
-        return
-    size, resident, shared, anonymous = (sizes.get(key, 0) for key in _FIELDS)
-    # A private mapping's changed pages are the process's own: the engine's heap, not the file.
-    resident, shared = max(0, resident - anonymous), max(0, shared - anonymous)
-    sums[0] += resident
-    sums[1] += shared
-    if name == model or name.removesuffix(b" (deleted)").endswith(b".gguf"):
-        sums[2] += resident
-        sums[3] += shared
-        sums[4] += size
