@@ -50,8 +50,7 @@ class KernelFile:
         try:
             status = self._path.stat()
             if self._mark != (mark := (status.st_mtime_ns, status.st_ino)):
-                data = json.loads(self._path.read_text("utf-8"))
-                self._read = tuple(Allocation(**one) for one in data["allocations"]), data["cuda_visible"]
+                self._read = _parsed(self._path.read_text("utf-8"))
                 self._mark = mark
         except FileNotFoundError:
             return ()
@@ -59,3 +58,13 @@ class KernelFile:
             self._read = ((), None)
         found, cuda_visible = self._read
         return by_device(found, devices, cuda_visible).get(device, ())
+
+
+def _parsed(text: str) -> tuple[tuple[Allocation, ...], str | None]:
+    data = json.loads(text)
+    found = []
+    for one in data["allocations"]:
+        known = None if one["uuid"] is None else str(one["uuid"])
+        found.append(Allocation(str(one["library"]), max(0, int(one["bytes"])), max(0, int(one["index"])), known))
+    visible = data["cuda_visible"]
+    return tuple(found), None if visible is None else str(visible)

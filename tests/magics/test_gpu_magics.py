@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from replayed import replayed_gpus
@@ -16,6 +18,7 @@ def two_t4(tmp_path, monkeypatch):
     """Two Tesla T4 for every process that the test starts."""
     for name, value in replayed_gpus("t4x2", tmp_path).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", f"{os.environ['PYTHONPATH']}{os.pathsep}{Path(__file__).parents[1]}")
 
 
 @pytest.mark.floor
@@ -71,6 +74,21 @@ def test_a_recording_is_a_new_file_that_replays(ipython, two_t4, tmp_path):
 )
 def test_bad_input_is_two_lines_and_the_run_stops(refused, cell, says):
     refused(cell, says)
+
+
+def test_what_a_cell_has_allocated_is_the_kernels_when_the_cell_ends(ipython, two_t4):
+    printed = ipython(
+        LOAD,
+        "import sys; from gpu.faketorch import Torch; torch = sys.modules['torch'] = Torch(0, 0, uuids=False)",
+        "from llamatelemetry_jupyter.session import current_session; current_session().sampler.start()",
+        "torch.reserved = [0, 1 << 20]",
+        "import time; until = time.time() + 20",
+        "def held(): return [(o.process, o.bytes >> 20, o.source) for d in current_session().samples.latest().devices "
+        "for o in d.owners[0] if o.process == 'torch']",
+        "while not held() and time.time() < until: time.sleep(0.1)",
+        "print(held())",
+    )
+    assert "[('torch', 1, 'estimate')]" in printed
 
 
 @pytest.mark.floor
@@ -141,4 +159,4 @@ def test_a_call_beside_replayed_cards_has_their_energy_of_its_time(ipython, two_
         "%llama stop",
     )
     assert re.search(r"measured True counter [\d.]+", printed), printed
-    assert re.search(r"└─ chat .* peak \d+ MiB, [\d.]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed)
+    assert re.search(r"└─ chat .* peak \d+ MiB, [\d.,]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed)

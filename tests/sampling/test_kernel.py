@@ -41,7 +41,16 @@ def test_what_the_kernel_writes_its_sampler_reads(torch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"allocations": 5}', '{"allocations": [{"x": 1}], "cuda_visible": null}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"allocations": 5}',
+        '{"allocations": [{"x": 1}], "cuda_visible": null}',
+        '{"allocations": [{"library": "torch", "bytes": "x", "index": 0, "uuid": null}], "cuda_visible": null}',
+        '{"allocations": [{"library": "torch", "bytes": 7, "index": 9, "uuid": null}], "cuda_visible": 5}',
+    ],
 )
 def test_a_file_that_is_not_ours_says_nothing(text, tmp_path):
     (tmp_path / "1-2.kernel.json").write_text(text)
