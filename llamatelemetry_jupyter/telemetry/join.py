@@ -7,12 +7,15 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..values import JSON, ActivitySeries, DeviceSeries, Samples, SampleSource, SpanRow
 from . import semconv
 from ._interval import GAP_NS, Levels, highest, increase, integral, mean_level
 
 _ENGINE = frozenset({"weights", "kv", "compute", "output", "context"})
+#: Times of readings, and what engines held then.
+_Held: TypeAlias = "tuple[Sequence[int], Sequence[int | None]]"
 _HERE = ("127.", "localhost:", "::1:", "[::1]:")
 
 
@@ -65,21 +68,24 @@ class Readings:
     """Samples of some time, of which :meth:`during` tells about any interval."""
 
     def __init__(self, samples: Samples) -> None:
-        self._devices = samples.devices
+        held = [(one, _held(one)) for one in samples.devices]
+        self._held: list[_Held] = [(one.t_ns, sizes) for one, sizes in held]
         activity = {one.device: one for one in samples.activity}
         gpus = [_Gpu(one, activity.get(one.device)) for one in samples.devices if one.device != "host"]
         self._gpus = [gpu for gpu in gpus if gpu.used] or gpus
-        self._held = [levels for one in samples.devices if (levels := _levels_held(one)) is not None]
+        # A device on which no engine ever was says nothing about the mean.
+        on = [(one, sizes) for one, sizes in held if any(size is not None for size in sizes)]
+        self._levels = [_levels_held(one, sizes) for one, sizes in on]
 
     def during(self, start_ns: int, end_ns: int) -> Measured:
         """What was measured from ``start_ns`` to ``end_ns``."""
-        means = [mean_level(levels, start_ns, end_ns) for levels in self._held]
+        means = [mean_level(levels, start_ns, end_ns) for levels in self._levels]
         utils = [gpu.utilisation(start_ns, end_ns) for gpu in self._gpus]
         known = [one for one in utils if one is not None]
         whole = bool(known) and len(known) == len(utils)
         energy_j, source = self._energy(start_ns, end_ns)
         return Measured(
-            peak_bytes=peak(self._devices, start_ns, end_ns),
+            peak_bytes=_peak(self._held, start_ns, end_ns),
             mean_bytes=_sum(means),
             util_mean=sum(mean for mean, _ in known) / len(known) if whole else None,
             util_max=max(most for _, most in known) if whole else None,
@@ -122,25 +128,25 @@ class _Gpu:
         return None
 
 
-def peak(devices: Sequence[DeviceSeries], start_ns: int, end_ns: int) -> int | None:
-    """The most bytes that engines held on all devices together in the interval; ``None`` without a sample of it."""
-    current: dict[str, int] = {}
-    changes: list[tuple[int, str, int]] = []
-    for device in devices:
-        first, stop = bisect_left(device.t_ns, start_ns), bisect_right(device.t_ns, end_ns)
-        if first and (held := _held(device, first - 1)) is not None and device.t_ns[first - 1] >= start_ns - GAP_NS:
-            current[device.device] = held
-        for index in range(first, stop):
-            if (held := _held(device, index)) is not None:
-                changes.append((device.t_ns[index], device.device, held))
-    if not current and not changes:
+def _peak(devices: Sequence[_Held], start_ns: int, end_ns: int) -> int | None:
+    """The most that was held on all devices together in the interval; ``None`` without a reading of it."""
+    current = [0] * len(devices)
+    seen = False
+    changes: list[tuple[int, int, int]] = []
+    for number, (times, sizes) in enumerate(devices):
+        first, stop = bisect_left(times, start_ns), bisect_right(times, end_ns)
+        if first and times[first - 1] >= start_ns - GAP_NS and (held := sizes[first - 1]) is not None:
+            current[number], seen = held, True
+        changes += [(times[n], number, held) for n in range(first, stop) if (held := sizes[n]) is not None]
+    if not seen and not changes:
         return None
-    most, before = sum(current.values()), None
-    for t_ns, name, held in sorted(changes):
+    most, total, before = sum(current), sum(current), None
+    for t_ns, number, held in sorted(changes):
         if before is not None and t_ns != before:  # devices read at one moment count together
-            most = max(most, sum(current.values()))
-        current[name], before = held, t_ns
-    return max(most, sum(current.values()))
+            most = max(most, total)
+        total += held - current[number]
+        current[number], before = held, t_ns
+    return max(most, total)
 
 
 def _with(row: SpanRow, found: Measured) -> SpanRow:
@@ -165,18 +171,19 @@ def _is_here(row: SpanRow) -> bool:
     return row.server is not None and (row.server.startswith(_HERE) or ":" not in row.server)
 
 
-def _held(device: DeviceSeries, index: int) -> int | None:
-    own = [owner.bytes for owner in device.owners[index] if owner.owner in _ENGINE]
-    return sum(own) if own else None
+def _held(device: DeviceSeries) -> list[int | None]:
+    """What engines held at each reading, ``None`` where it shows none."""
+    found = []
+    for owners in device.owners:
+        own = [owner.bytes for owner in owners if owner.owner in _ENGINE]
+        found.append(sum(own) if own else None)
+    return found
 
 
-def _levels_held(device: DeviceSeries) -> Levels | None:
-    """What engines held, 0 where a reading shows none; ``None`` for a device on which there never was one."""
-    held = [_held(device, index) for index in range(len(device.t_ns))]
-    if all(size is None for size in held):
-        return None
-    lost = [used is None for used in device.used_bytes]
-    sizes = [math.nan if gone else float(size or 0) for size, gone in zip(held, lost, strict=True)]
+def _levels_held(device: DeviceSeries, held: Sequence[int | None]) -> Levels:
+    """The same as a level: 0 where a reading shows none, unknown where the device did not answer."""
+    lost = (used is None for used in device.used_bytes)
+    sizes = (math.nan if gone else float(size or 0) for size, gone in zip(held, lost, strict=True))
     return list(zip(device.t_ns, sizes, strict=True))
 
 
