@@ -54,6 +54,20 @@ _CARDS = (
     Card("RTX-5090", 32, 1792, 419, "12.0", "NVIDIA RTX Blackwell architecture white paper (2025)"),
 )
 _ALIASES = {"a100": "a10040gb", "h100sxm": "h100", "teslat4": "t4", "teslap100": "p100"}
+#: What NVML calls these cards. Others of similar names differ in memory or rate: A10G, RTX 4090 D, H100 PCIe, laptops'.
+_PRODUCTS = {
+    "T4": r"Tesla T4|NVIDIA T4",
+    "P100": r"Tesla P100-PCIE-16GB",
+    "V100": r"Tesla V100-PCIE-(16|32)GB",
+    "L4": r"NVIDIA L4",
+    "A10": r"NVIDIA A10",
+    "A100-40GB": r"(NVIDIA )?A100-(SXM4|PCIE)-40GB",
+    "A100-80GB": r"(NVIDIA )?A100-SXM4-80GB",
+    "L40S": r"NVIDIA L40S",
+    "H100": r"NVIDIA H100 80GB HBM3",
+    "H200": r"NVIDIA H200",
+}
+_GEFORCE = re.compile(r"(?:NVIDIA )?GeForce RTX (\d{4}(?: Ti)?)")
 _COUNTED = re.compile(r"\s*(?:(\d+)\s*[x×*]\s*)?(.+?)\s*", re.IGNORECASE)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(gib|gb|g)", re.IGNORECASE)
 _MOST = 16
@@ -79,6 +93,18 @@ def parse(text: str) -> tuple[Card, ...]:
             raise CommandError(f"--gpus takes cards like 2xT4, at most {_MOST}, not {text!r}", hint="--gpus 2xT4")
         found += [_card(match[2])] * count
     return tuple(found)
+
+
+def of_product(product: str, total_bytes: int | None = None) -> Card | None:
+    """The card that NVML calls ``product``; ``None`` for one that is not known or has another amount of memory."""
+    geforce = _GEFORCE.fullmatch(product)
+    for card in _CARDS:
+        name = f"RTX-{geforce[1].replace(' ', '-')}" if geforce else None
+        if card.name == name or (card.name in _PRODUCTS and re.fullmatch(_PRODUCTS[card.name], product)):
+            # There are RTX 3060 of 8 GB too, with two thirds of the bandwidth; V100 of 16 and 32 GB are alike.
+            share = (total_bytes or card.usable_bytes) / (card.memory_gib * 2**30)
+            return card if 0.9 <= share <= 1.1 or card.name == "V100" else None
+    return None
 
 
 def _card(name: str) -> Card:

@@ -277,6 +277,20 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one token asks of memory and processor: bytes of weights and caches read, weights multiplied with.
+
+    ``parameters`` are those of a generated token, ``prompt_parameters`` those of a token of a prompt, for which no
+    output is computed.
+    """
+
+    weight_bytes: int
+    cache_bytes: int
+    parameters: int
+    prompt_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """An engine that can be launched: how (``argv`` prefix), what it can do, and which of its tools are there."""
 
