@@ -53,7 +53,7 @@ def record(
     recorder = Recorder(module if module is not None else load())
     nvml = Nvml(recorder) if recorder.module is not None else None
     if nvml is None or not nvml.gpus:
-        raise LlamaError("no NVIDIA GPU answers here: there is nothing to record", hint="nvidia-smi")
+        raise LlamaError("no NVIDIA GPU answers here: there is nothing to record", hint="!nvidia-smi")
     driver = nvml.driver
     ended = threading.Event()
     for gpu in nvml.gpus:

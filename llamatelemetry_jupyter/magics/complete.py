@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .commands.models import ACTIONS
+from .commands import gpu, models
 from .router import CELL_COMMANDS, COMMANDS, parser
 
 
@@ -36,9 +36,10 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return [value for value in own.values(before[-1]) if value.startswith(symbol)]
     if symbol.startswith("-"):
         return [option for option in own.options() if option.startswith(symbol)]
-    if command == "models" and len(before) == 1:
-        return [action for action in ACTIONS if action.startswith(symbol)]
-    return _models(symbol) if command in ("start", "models", "plan") else []
+    actions = {"models": models.ACTIONS, "gpu": gpu.ACTIONS}
+    if command in actions and len(before) == 1:
+        return [action for action in actions[command] if action.startswith(symbol)]
+    return _models(symbol) if command in ("start", "models", "plan", "limits") else []
 
 
 def _servers() -> list[str]:

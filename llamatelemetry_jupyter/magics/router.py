@@ -30,6 +30,8 @@ COMMANDS = {
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
     "plan": "where a model's memory would go, and what fits",
+    "gpu": "the cards, who owns their memory, and how they reach each other",
+    "limits": "the most tokens per second that a model can reach here, and how close it came",
 }
 #: Commands that take the cell below ``%%llama COMMAND`` as their text; without a command it is ``chat``.
 CELL_COMMANDS = ("chat", "compare", "tokens", "embed")

@@ -320,7 +320,7 @@ def owner_label(one: OwnerBytes) -> str:
     """An owner by name: with its library or process where one is known, and a model's file apart from its copies."""
     label = theme.OWNERS[one.owner]["label"]
     if one.owner in ("kernel", "other") and one.process:
-        return f"{label}: {one.process}"
+        return f"{label.removesuffix(' processes')}: {one.process}"
     pages = one.device == "host" and one.owner == "weights" and one.source == "measured"
     return f"{label}, mapped file" if pages else label
 

@@ -115,7 +115,7 @@ def _measured(row: SpanRow) -> dict[str, str]:
     if isinstance(per_token := row.attributes.get(semconv.ENERGY_PER_TOKEN), float):
         found["J/token"] = f"{guess}{per_token:.3g}"
     if isinstance(busy := row.attributes.get(semconv.UTIL_MEAN), float):
-        found["GPU busy"] = f"{busy:.0%}"
+        found["GPU busy"] = f"{100 * busy:.0f} %"
     return found
 
 

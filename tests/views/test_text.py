@@ -32,9 +32,9 @@ def test_what_was_measured_is_shown_where_it_was_and_says_whose_it_is():
     chat = replace(chat, energy_j=42.0, attributes={**chat.attributes, **attributes, ENERGY_SOURCE: "counter"})
     head, *lines = str(spans_table([cell, chat])).splitlines()
     assert re.search("peak memory +GPU energy +J/token +GPU busy", head)
-    assert re.search(r"310 MiB +42\.0 J +0\.438 +91% +ok", lines[1])
+    assert re.search(r"310 MiB +42\.0 J +0\.438 +91 % +ok", lines[1])
     tree = str(trace_tree([cell, chat, *phases]))
-    assert "peak 310 MiB, 42.0 J, 0.438 J/token (whole GPU), GPU busy 91%" in tree
+    assert "peak 310 MiB, 42.0 J, 0.438 J/token (whole GPU), GPU busy 91 %" in tree
     guessed = replace(chat, attributes={**chat.attributes, ENERGY_SOURCE: "power"})
     assert "≈ 42.0 J, ≈ 0.438 J/token (whole GPU)" in str(trace_tree([guessed]))
 
