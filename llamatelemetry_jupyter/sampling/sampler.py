@@ -26,6 +26,7 @@ from .gpus import Gpus
 from .host import Host
 from .kernel import KernelFile
 from .ring import MIN_HZ, RingWriter
+from .rings import NOTE_SUFFIX
 from .server import ServerWatch
 
 _STALE_S = 86400.0
@@ -237,13 +238,13 @@ class StateFiles:
 
 
 def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: int = _MOST_BYTES) -> list[Path]:
-    """Delete rings and sampler logs of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
+    """Delete rings, sampler logs and notes of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
 
     Those of living kernels count, but stay. Returns what was deleted.
     """
     total = 0
     dead: list[tuple[float, int, Path]] = []
-    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json"):
+    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json", f"*{NOTE_SUFFIX}"):
         for path in folder.glob(pattern):
             pid, _, start = path.name.split(".", 1)[0].partition("-")
             if not (pid.isdigit() and start.isdigit()):
