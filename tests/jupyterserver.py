@@ -96,8 +96,7 @@ class JupyterServer:
                 text = answer.read()
                 return answer.status, json.loads(text) if text else None
         except urllib.error.HTTPError as error:
-            assert error.headers.get_content_type() == "application/json", error.read()
-            return error.code, json.loads(error.read())
+            return error.code, json.loads(error.read())  # a page for people would fail here
 
     def get(self, path: str) -> tuple[int, Any]:
         return self.ask("GET", path)

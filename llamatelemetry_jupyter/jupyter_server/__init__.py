@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import __version__ as __version__  # what `jupyter server extension list` shows
+
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
     return [{"module": __name__}]

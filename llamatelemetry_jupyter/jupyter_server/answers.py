@@ -53,8 +53,7 @@ def samples(known: Sequence[Kernel], wanted: str, window_s: float, points: int) 
 
 
 def _about(ring: KernelRing) -> dict[str, Any]:
-    gone_since = None if ring.writer_pid is not None or not ring.newest_ns else ring.newest_ns
-    writer = {"pid": ring.writer_pid, "alive": ring.writer_pid is not None, "gone_since_ns": gone_since}
+    writer = {"pid": ring.writer_pid, "alive": ring.writer_pid is not None, "gone_since_ns": ring.gone_since_ns}
     told = {"id": ring.kernel_id, "name": None, "path": ring.path, "pid": ring.pid, "alive": ring.alive}
     return told | {"ring": ring.name, "writer": writer, "error": ring.error and str(ring.error)}
 
@@ -85,11 +84,8 @@ def _memory(ring: KernelRing, pid: int | None = None) -> Iterator[dict[str, Any]
 
 
 def _columns(series: DeviceSeries | ServerSeries) -> dict[str, Any]:
-    columns = {one.name: getattr(series, one.name) for one in fields(series)}
-    return {
-        name: value if isinstance(value, str) else _owners(value) if name == "owners" else list(value)
-        for name, value in columns.items()
-    }
+    columns = ((one.name, getattr(series, one.name)) for one in fields(series))
+    return {k: v if isinstance(v, str) else _owners(v) if k == "owners" else list(v) for k, v in columns}
 
 
 def _owners(rows: Sequence[tuple[OwnerBytes, ...]]) -> list[dict[str, Any]]:

@@ -44,6 +44,11 @@ class KernelRing(NamedTuple):
     writer_pid: int | None
     error: LlamaError | None
 
+    @property
+    def gone_since_ns(self) -> int | None:
+        """When the sampler wrote last; ``None`` while it lives, and when it never wrote anything."""
+        return None if self.writer_pid is not None or not self.newest_ns else self.newest_ns
+
     def is_of(self, kernel_id: str, pid: int | None) -> bool:
         """Whether the process of this kernel wrote it: one that lives, or that died and was not replaced yet."""
         mine = kernel_id == self.kernel_id if self.kernel_id else pid == self.pid

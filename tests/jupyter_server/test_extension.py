@@ -78,9 +78,8 @@ def test_samples_come_in_columns_with_null_for_what_is_not_available(jupyter, ke
     assert host["t_ns"] == sorted(host["t_ns"])
     assert all(len(host[name]) == count for name in ("used_bytes", "total_bytes", "util", "power_w"))
     assert host["power_w"] == [None] * count
-    assert all(
-        sum(filter(None, parts)) == host["total_bytes"][0] for parts in zip(*(o["bytes"] for o in host["owners"]))
-    )
+    sums = [sum(filter(None, parts)) for parts in zip(*(one["bytes"] for one in host["owners"]), strict=True)]
+    assert sums == host["total_bytes"]
     assert {"kernel", "free"} <= {one["owner"] for one in host["owners"]}
     assert 0 <= told["now_ns"] - host["t_ns"][-1] < 60e9
 
