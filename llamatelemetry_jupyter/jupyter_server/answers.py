@@ -49,7 +49,8 @@ def samples(known: Sequence[Kernel], wanted: str, window_s: float, points: int) 
         raise ring.error
     window = ring.reader.window(ring.newest_ns - int(window_s * 1e9), ring.newest_ns, points)
     devices = [_columns(one) | {"name": ring.names.get(one.device)} for one in window.devices]
-    return _about(ring) | {"now_ns": now_ns(), "devices": devices, "servers": [_columns(one) for one in window.servers]}
+    now = ring.reader.now_ns() if ring.alive else now_ns()  # by the clock of the samples, wherever that can still run
+    return _about(ring) | {"now_ns": now, "devices": devices, "servers": [_columns(one) for one in window.servers]}
 
 
 def _about(ring: KernelRing) -> dict[str, Any]:

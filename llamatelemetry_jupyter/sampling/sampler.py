@@ -238,13 +238,13 @@ class StateFiles:
 
 
 def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: int = _MOST_BYTES) -> list[Path]:
-    """Delete rings, sampler logs and notes of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
+    """Delete rings and sampler logs of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
 
-    Those of living kernels count, but stay. Returns what was deleted.
+    Those of living kernels count, but stay. A note goes with its ring. Returns what was deleted.
     """
     total = 0
     dead: list[tuple[float, int, Path]] = []
-    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json", f"*{NOTE_SUFFIX}"):
+    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json"):
         for path in folder.glob(pattern):
             pid, _, start = path.name.split(".", 1)[0].partition("-")
             if not (pid.isdigit() and start.isdigit()):
@@ -260,6 +260,9 @@ def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: in
             path.unlink(missing_ok=True)
             removed.append(path)
             total -= size
+            ring = path.with_name(path.name.split(".", 1)[0] + ".ring")
+            if not ring.exists():
+                ring.with_suffix(NOTE_SUFFIX).unlink(missing_ok=True)
     return removed
 
 

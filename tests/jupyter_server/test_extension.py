@@ -19,6 +19,7 @@ from llamatelemetry_jupyter.environment import process_start
 from llamatelemetry_jupyter.errors import LlamaError
 from llamatelemetry_jupyter.sampling.ring import RingWriter
 from llamatelemetry_jupyter.sampling.rings import leave_note, readable
+from llamatelemetry_jupyter.sampling.sampler import remove_stale
 from llamatelemetry_jupyter.values import DeviceInfo, DeviceSample, OwnerBytes, ServerSample
 
 pytestmark = pytest.mark.floor
@@ -168,6 +169,20 @@ def test_a_ring_is_its_kernels_by_the_note_where_the_launchers_pid_is_another(tm
         writer.path.with_suffix(".notebook.json").write_text(text, encoding="latin-1")
         assert readable()[0].kernel_id is None, text
     writer.close()
+
+
+def test_a_note_is_kept_as_long_as_its_ring(tmp_path):
+    ring, note = tmp_path / "99999999-1.ring", tmp_path / "99999999-1.notebook.json"
+    old = time.time() - 100_000
+    for path in (ring, tmp_path / "99999999-1.sampler.log", note):
+        path.write_bytes(b"x")
+        os.utime(path, (old, old))
+    os.utime(ring)
+    assert [path.name for path in remove_stale(tmp_path)] == ["99999999-1.sampler.log"]
+    assert note.exists()
+    os.utime(ring, (old, old))
+    assert remove_stale(tmp_path) == [ring]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_rings_are_told_and_foreign_files_are_passed_over(jupyter, tmp_path):
