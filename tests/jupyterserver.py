@@ -114,7 +114,7 @@ class JupyterServer:
 
         client = BlockingKernelClient(connection_file=str(self._connections / f"kernel-{kernel_id}.json"))
         client.load_connection_file()
-        client.start_channels()
+        client.start_channels(hb=False)  # a kernel that is still starting has no heartbeat, and would be called dead
         try:
             client.wait_for_ready(timeout=60)
             sent = client.execute(code)
