@@ -79,6 +79,18 @@ def write_json(path: Path, value: object) -> None:
     part.replace(path)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file of mode 0600 that readers see whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def bytes_in(folder: Path) -> int:
     """Bytes of all files in ``folder`` now; another process may move and remove them meanwhile."""
     total = 0

@@ -16,7 +16,7 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 from .clock import now_ns
@@ -52,6 +52,8 @@ class Holder(Protocol):
 
 class Feed:
     """Sends to one widget what is new, ``hz`` times a second at most, from a daemon thread of its own.
+
+    Where ``samples`` can be wished for (``want``, the ring of a sampler), as many are taken while that thread runs.
 
     ``snapshot`` and ``send`` are held weakly where they are methods; the thread ends when their owner is gone, when the
     widget is closed, when sending fails, and at :meth:`stop`. Messages: ``frame`` (one buffer of little-endian doubles:
@@ -92,7 +94,7 @@ class Feed:
     def start(self) -> None:
         """Send from now on; the first message is a whole snapshot unless :meth:`refresh` came before."""
         if self._thread is None and self.live:
-            args = (weakref.ref(self), self._end, self._interval_s)
+            args = (weakref.ref(self), self._end, self._interval_s, getattr(self._samples, "want", None))
             self._thread = threading.Thread(target=_run, args=args, name="llamatelemetry-feed", daemon=True)
             self._thread.start()
 
@@ -204,16 +206,22 @@ def layout(ids: Sequence[str]) -> int:
     return zlib.crc32("\n".join(ids).encode())
 
 
-def _run(feed: weakref.ref[Feed], end: threading.Event, interval_s: float) -> None:
-    while not end.wait(interval_s):
-        alive = feed()
-        if alive is None:
-            return
-        try:
-            alive.tick()
-        except ReferenceError:  # the session behind a weak proxy is gone
-            return
-        del alive  # while waiting, the thread holds nothing
+def _run(
+    feed: weakref.ref[Feed],
+    end: threading.Event,
+    interval_s: float,
+    want: Callable[[float], AbstractContextManager[object]] | None,
+) -> None:
+    with nullcontext() if want is None else want(1 / interval_s):
+        while not end.wait(interval_s):
+            alive = feed()
+            if alive is None:
+                return
+            try:
+                alive.tick()
+            except ReferenceError:  # the session behind a weak proxy is gone
+                return
+            del alive  # while waiting, the thread holds nothing
 
 
 def _weak(fn: Callable[..., Any]) -> Callable[[], Any]:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import environment
 from .clock import now_ns
 from .errors import CommandError, ServerError
-from .values import JSON, Call, SampleSource, ServerEvent, ServerHandle
+from .values import JSON, Call, Outcome, SampleSource, ServerEvent, ServerHandle
 
 if TYPE_CHECKING:
     from .cells import CellHooks
     from .inference.engine import InferenceEngine
     from .sampling.process import SamplerProcess
+    from .sampling.ring import Wish
     from .server.process import ServerManager
     from .telemetry.store import SpanStore
     from .telemetry.tracer import Telemetry
@@ -33,7 +34,9 @@ DEFAULT = "default"
 
 _current: Session | None = None
 _lock = threading.Lock()
-_SETTLE_S = 1.2  # the sampler reads twice a second
+_SETTLE_S = 1.2
+# While a call runs and a little longer the sampler reads as often as it can: a call's end lies between two readings.
+_CALL_HZ, _LINGER_S = 10.0, 1.0
 
 
 class Closeable(Protocol):
@@ -45,7 +48,11 @@ class Closeable(Protocol):
 
 
 class _CellObserver:
-    """Sees to it that the running cell has a span before a call's span is started under it."""
+    """Sees to it that the running cell has a span before a call's span is started under it, and that the call is seen.
+
+    The sampler reads more often until the call has ended, however it ends: a stream that nobody reads on is abandoned
+    by its client, and a call that nobody holds any more lets go of its wish.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -54,7 +61,38 @@ class _CellObserver:
         telemetry = self._session.telemetry
         if self._session.cells is not None:
             self._session.cells.ensure(telemetry)
-        return telemetry.observer.start(operation, model, address, port, request)
+        call = telemetry.observer.start(operation, model, address, port, request)
+        if "sampler" not in self._session.__dict__:
+            return call
+        self._session.sampler.ensure()
+        return _Seen(call, self._session.sampler.want(_CALL_HZ, _LINGER_S))
+
+
+class _Seen:
+    """A call, and the wish for readings that ends with it."""
+
+    def __init__(self, call: Call, wish: Wish) -> None:
+        self._call, self._wish = call, wish
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._call.headers
+
+    @property
+    def trace_id(self) -> str | None:
+        return self._call.trace_id
+
+    @property
+    def span_id(self) -> str | None:
+        return self._call.span_id
+
+    def end(self, outcome: Outcome) -> None:
+        self._wish.close()
+        self._call.end(outcome)
+
+    def fail(self, error: BaseException, outcome: Outcome | None = None) -> None:
+        self._wish.close()
+        self._call.fail(error, outcome)
 
 
 class Session:
@@ -225,6 +263,8 @@ class Session:
         """The one dict that every picture is drawn from; ``server`` names one of several."""
         from .views.model import snapshot
 
+        if "sampler" in self.__dict__:
+            self.sampler.ensure()
         handle = self.chosen(server)
         return snapshot(
             self.spans,
@@ -258,7 +298,9 @@ class Session:
             before.close()
 
     def refresh(self) -> None:
-        """A cell has ended: bring the saved pictures up to date."""
+        """A cell has ended: tell the sampler what it holds now, bring the saved pictures up to date."""
+        if "sampler" in self.__dict__:
+            self.sampler.publish()
         for fn in list(self._on_refresh):
             fn()
 

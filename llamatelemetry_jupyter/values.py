@@ -81,7 +81,10 @@ class OwnerBytes:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSample:
-    """One reading of one device. ``util`` and ``mem_util`` are 0..1; ``energy_j`` is cumulative since boot."""
+    """One reading of one device. ``util`` and ``mem_util`` are 0..1; ``energy_j`` is cumulative since boot.
+
+    A device that does not answer has a sample without figures, whose ``since_ns`` is when it last answered.
+    """
 
     t_ns: int
     device: str
@@ -93,6 +96,19 @@ class DeviceSample:
     energy_j: float | None = None
     temp_c: float | None = None
     owners: tuple[OwnerBytes, ...] = ()
+    since_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySample:
+    """What a GPU's driver measured by itself since the sample before: points ``(t_ns, util, power_w)``, by time.
+
+    ``util`` is 0..1; a point has one of both, the other is ``None``. ``t_ns`` is the time of the last point.
+    """
+
+    t_ns: int
+    device: str
+    points: tuple[tuple[int, float | None, float | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +141,7 @@ class DeviceSeries:
     energy_j: Sequence[float | None]
     temp_c: Sequence[float | None]
     owners: Sequence[tuple[OwnerBytes, ...]]
+    since_ns: Sequence[int | None]
 
     @classmethod
     def of(cls, device: str, samples: Sequence[DeviceSample]) -> DeviceSeries:
@@ -135,6 +152,35 @@ class DeviceSeries:
         """The sample at ``index``."""
         columns = {f.name: getattr(self, f.name)[index] for f in fields(self)[1:]}
         return DeviceSample(device=self.device, **columns)
+
+    def by_owner(self) -> dict[Owner, list[int | None]]:
+        """Bytes of each owner that occurs, a column each: ``None`` at rows without owners, 0 where it has none."""
+        summed = getattr(self.owners, "by_owner", None)  # a ring sums them without making the entries
+        if summed is not None:
+            found: dict[Owner, list[int | None]] = summed()
+            return found
+        present = {one.owner for owners in self.owners for one in owners}
+        out: dict[Owner, list[int | None]] = {owner: [] for owner in OWNERS if owner in present}
+        for owners in self.owners:
+            sums: dict[Owner, int] = dict.fromkeys(out, 0)
+            for one in owners:
+                sums[one.owner] += one.bytes
+            for owner, column in out.items():
+                column.append(sums[owner] if owners else None)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySeries:
+    """The driver's own readings of one GPU as columns of one length, sorted by ``t_ns``: finer than samples.
+
+    A time has ``util`` (0..1) or ``power_w``, and ``None`` for the other. Each covers the time since the one before.
+    """
+
+    device: str
+    t_ns: Sequence[int]
+    util: Sequence[float | None]
+    power_w: Sequence[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +211,19 @@ class ServerSeries:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Readings in columns, one series per device and per server."""
+    """Readings in columns, one series per device and per server; ``activity`` only of GPUs, and only unreduced."""
 
     devices: tuple[DeviceSeries, ...] = ()
     servers: tuple[ServerSeries, ...] = ()
+    activity: tuple[ActivitySeries, ...] = ()
 
     @classmethod
-    def of(cls, devices: Sequence[DeviceSample], servers: Sequence[ServerSample]) -> Samples:
+    def of(
+        cls,
+        devices: Sequence[DeviceSample],
+        servers: Sequence[ServerSample],
+        activity: Sequence[ActivitySample] = (),
+    ) -> Samples:
         """Rows in any order, as columns sorted by time; devices and servers keep the order of first appearance."""
         by_device: dict[str, list[DeviceSample]] = {}
         for device_sample in devices:
@@ -179,9 +231,17 @@ class Samples:
         by_server: dict[str, list[ServerSample]] = {}
         for server_sample in servers:
             by_server.setdefault(server_sample.server, []).append(server_sample)
+        points: dict[str, list[tuple[int, float | None, float | None]]] = {}
+        for one in activity:
+            points.setdefault(one.device, []).extend(one.points)
         return cls(
             tuple(DeviceSeries.of(k, sorted(v, key=lambda s: s.t_ns)) for k, v in by_device.items()),
             tuple(ServerSeries.of(k, sorted(v, key=lambda s: s.t_ns)) for k, v in by_server.items()),
+            tuple(
+                ActivitySeries(k, *(list(column) for column in zip(*sorted(v, key=lambda p: p[0]), strict=True)))
+                for k, v in points.items()
+                if v
+            ),
         )
 
 

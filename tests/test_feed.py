@@ -266,7 +266,16 @@ def test_refresh_before_the_first_tick_spares_the_first_snapshot(kernel):
 
 
 @pytest.mark.parametrize("end", ["closed", "failing", "stopped", "forgotten"])
-def test_the_thread_ends_with_its_reader(kernel, end):
+def test_the_thread_ends_with_its_reader_and_so_does_its_wish_for_samples(kernel, end):
+    wished = []
+
+    @contextmanager
+    def want(hz):
+        wished.append(hz)
+        yield
+        wished.append(0)
+
+    kernel.ring.want = want
     made = Feed(kernel.session.snapshot, kernel.ring, kernel.store, kernel.page.send, hz=5)
     made.start()
     thread = made._thread
@@ -284,6 +293,7 @@ def test_the_thread_ends_with_its_reader(kernel, end):
     kernel.feed.on_message(None, {"op": "snapshot"})
     thread.join(10)
     assert not thread.is_alive()
+    assert wished == [5.0, 0]
 
 
 def test_a_forgotten_feed_listens_no_longer(kernel):

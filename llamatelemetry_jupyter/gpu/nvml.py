@@ -1,19 +1,38 @@
 """Readings of NVIDIA GPUs through NVML (``pynvml`` of the package nvidia-ml-py), in this process.
 
 No driver means no devices, a normal state. Each GPU fails alone, and each function that a GPU does not support is
-asked once only. **Not verified on a real GPU yet**: the tests speak pynvml's interface at the boundary.
+asked once only. A lost GPU and a driver that was replaced read n/a until :meth:`Nvml.revive` finds them again, under
+the same ids. **Not verified on a real GPU yet**: the tests replay traces at pynvml's interface.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..values import DeviceInfo
 from .owners import ProcessBytes
+
+# These answers stay; anything else (lost, unknown, busy) may pass. NVMLLibraryMismatchError is pynvml's own, and no
+# NVMLError: an unversioned function of a driver that is too old for it.
+_NEVER = (
+    "NotSupported",
+    "FunctionNotFound",
+    "NoPermission",
+    "InvalidArgument",
+    "ArgumentVersionMismatch",
+    "NVMLLibraryMismatchError",
+)
+_GONE = ("Uninitialized", "DriverNotLoaded", "LibRmVersionMismatch")
+_LOST = ("GpuIsLost", "ResetRequired")
+_FIRST_TRY_S, _LONGEST_S = 1.0, 30.0
+_POWER, _GPU_UTIL = 0, 1  # nvmlSamplingType_t
+#: Members of the union nvmlValue_t, by nvmlValueType_t.
+MEMBERS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +50,73 @@ class Reading:
     processes: tuple[ProcessBytes, ...] | None = None
 
 
+#: ``(t_us, value)``.
+Point = tuple[int, float]
+
+
 @dataclass(slots=True, eq=False)
 class Gpu:
-    """A GPU or MIG instance: its id, its handle, and what it was found not to support."""
+    """A GPU or MIG instance: its id, its handle, what it was found not to support, and whether it is lost."""
 
     device: str
     handle: Any
-    mig: bool
-    unsupported: set[str]
+    mig: bool = False
+    unsupported: set[str] = field(default_factory=set)
+    lost: bool = False
+
+
+class _Retry:
+    """When to try again: at once, then after 1, 2, 4 … 30 s."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._wait_s = 0.0
+        self._due = 0.0
+
+    def due(self) -> bool:
+        """Whether it is time; then the next time is further away."""
+        if self._now() < self._due:
+            return False
+        self._wait_s = min(_LONGEST_S, max(_FIRST_TRY_S, 2 * self._wait_s))
+        self._due = self._now() + self._wait_s
+        return True
+
+    def reset(self) -> None:
+        """It works again."""
+        self._wait_s = self._due = 0.0
 
 
 class Nvml:
-    """The GPUs of this machine. ``module`` is pynvml; left out, it is imported when a driver is there."""
+    """The GPUs of this machine. ``module`` is pynvml; left out, it is imported when a driver is there.
 
-    def __init__(self, module: Any = None) -> None:
-        self._nvml = module if module is not None else _load()
+    Readings are safe from any thread, one thread at a time for each GPU; :meth:`revive` from one thread.
+    """
+
+    def __init__(self, module: Any = None, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._nvml = module if module is not None else load()
         self._gpus: tuple[Gpu, ...] = ()
+        self._retry, self._retry_lost = _Retry(now), _Retry(now)
+        self._now = now
+        self._mismatch_since: float | None = None
+        self._opened = 0
+        self._gone = False
         if self._nvml is not None:
-            # These answers stay; anything else (lost, unknown, busy) may pass.
-            names = ("NotSupported", "FunctionNotFound", "NoPermission", "InvalidArgument")
-            self._never = tuple(e for n in names if (e := getattr(self._nvml, f"NVMLError_{n}", None)) is not None)
-            try:
-                self._nvml.nvmlInit()
-            except self._nvml.NVMLError:
-                self._nvml = None
-            else:
-                self._gpus = tuple(self._find())
+            self._never = self._errors(*_NEVER)
+            self._gone_errors, self._lost_errors = self._errors(*_GONE), self._errors(*_LOST)
+            self._open()
+
+    @property
+    def present(self) -> bool:
+        """Whether there is a driver's library: without it, GPUs cannot appear later either."""
+        return self._nvml is not None
+
+    @property
+    def mismatch_s(self) -> float:
+        """For how many seconds the driver has been another than the library that this process has loaded.
+
+        A library stays loaded: only a new process gets the new one.
+        """
+        return 0.0 if self._mismatch_since is None else self._now() - self._mismatch_since
 
     @property
     def gpus(self) -> Sequence[Gpu]:
@@ -73,23 +133,22 @@ class Nvml:
 
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Names and sizes of the GPUs that answer."""
-        found = []
-        for gpu in self._gpus:
-            memory = self._memory(gpu)
-            if memory is None:
-                continue
-            name = self.ask(gpu, "nvmlDeviceGetName")
-            capability = self.ask(gpu, "nvmlDeviceGetCudaComputeCapability")
-            found.append(
-                DeviceInfo(
-                    gpu.device,
-                    _str(name) if name else "NVIDIA GPU",
-                    int(memory.total),
-                    int(memory.free),
-                    f"{capability[0]}.{capability[1]}" if capability else None,
-                )
-            )
-        return tuple(found)
+        return tuple(info for gpu in self._gpus if (info := self.info(gpu)) is not None)
+
+    def info(self, gpu: Gpu) -> DeviceInfo | None:
+        """Name and size of a GPU, ``None`` while it does not answer."""
+        memory = self._memory(gpu)
+        if memory is None:
+            return None
+        name = self.ask(gpu, "nvmlDeviceGetName")
+        capability = self.ask(gpu, "nvmlDeviceGetCudaComputeCapability")
+        return DeviceInfo(
+            gpu.device,
+            _str(name) if name else "NVIDIA GPU",
+            int(memory.total),
+            int(memory.free),
+            f"{capability[0]}.{capability[1]}" if capability else None,
+        )
 
     def read(self, gpu: Gpu) -> Reading:
         """What the GPU says now; raises nothing, a lost GPU reads n/a everywhere."""
@@ -120,6 +179,55 @@ class Nvml:
             self._call(self._nvml.nvmlShutdown)
             self._nvml, self._gpus = None, ()
 
+    def revive(self) -> bool:
+        """Look for what was lost: a driver that was replaced, a GPU; true when :attr:`gpus` are others now.
+
+        To be called about once a second by whoever goes on reading; it waits longer by itself while nothing comes back.
+        """
+        if self._nvml is None:
+            return False
+        before = self._gpus
+        if self._gone:
+            if self._retry.due():
+                self._call(self._nvml.nvmlShutdown)
+                self._open()
+            return self._gpus != before
+        lost = [gpu for gpu in self._gpus if gpu.lost]
+        if not lost:
+            self._retry_lost.reset()
+        elif self._retry_lost.due():
+            for gpu in lost:
+                handle = self._call(self._nvml.nvmlDeviceGetHandleByUUID, gpu.device)
+                gpu.handle = gpu.handle if handle is None else handle
+        return False
+
+    def _open(self) -> None:
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError as exc:
+            mismatch = isinstance(exc, self._errors("LibRmVersionMismatch"))
+            self._mismatch_since = (self._mismatch_since or self._now()) if mismatch else None
+            self._gone = True
+            return
+        self._opened += 1
+        self._gone = False
+        known = {gpu.device: gpu for gpu in self._gpus}
+        found = self._find()
+        for index, fresh in enumerate(found):
+            if (gpu := known.pop(fresh.device, None)) is not None:
+                # Another driver may support what the last one did not.
+                gpu.handle, gpu.mig, gpu.unsupported, gpu.lost = fresh.handle, fresh.mig, fresh.unsupported, False
+                found[index] = gpu
+        # One that is no longer there stays in the list and reads n/a.
+        self._gpus = (*found, *known.values())
+        self._mismatch_since = None
+        self._retry.reset()
+
+    def _errors(self, *names: str) -> tuple[type[BaseException], ...]:
+        return tuple(
+            e for n in names for p in ("NVMLError_", "") if (e := getattr(self._nvml, p + n, None)) is not None
+        )
+
     def _find(self) -> list[Gpu]:
         found: list[Gpu] = []
         for index in range(self._call(self._nvml.nvmlDeviceGetCount) or 0):
@@ -127,7 +235,7 @@ class Nvml:
             if handle is None:
                 continue
             uuid = self._call(self._nvml.nvmlDeviceGetUUID, handle)
-            gpu = Gpu(_str(uuid) if uuid else f"GPU-{index}", handle, False, set())
+            gpu = Gpu(_str(uuid) if uuid else f"GPU-{index}", handle)
             found += self._instances(gpu) or [gpu]
         return found
 
@@ -140,7 +248,7 @@ class Nvml:
             handle = self._call(self._nvml.nvmlDeviceGetMigDeviceHandleByIndex, gpu.handle, index)
             uuid = self._call(self._nvml.nvmlDeviceGetUUID, handle) if handle is not None else None
             if uuid:
-                instances.append(Gpu(_str(uuid), handle, True, set()))
+                instances.append(Gpu(_str(uuid), handle, mig=True))
         return instances
 
     def _memory(self, gpu: Gpu) -> Any:
@@ -157,9 +265,7 @@ class Nvml:
         answered = False
         for kind in ("Compute", "Graphics", "MPSCompute"):
             name = f"nvmlDeviceGet{kind}RunningProcesses"
-            listed = self.ask(gpu, name)
-            if listed is None:
-                listed = self.ask(gpu, f"{name}_v2")
+            listed = self.ask_first(gpu, name, f"{name}_v2")
             if listed is None:
                 continue
             answered = True
@@ -172,20 +278,55 @@ class Nvml:
     def ask(self, gpu: Gpu, function: str, *args: Any, key: str | None = None) -> Any:
         """What ``function`` says of a GPU, or ``None``; one that it does not support is never called again."""
         key = key or function
-        if key in gpu.unsupported or self._nvml is None:
+        if key in gpu.unsupported or self._nvml is None or self._gone:
             return None
         call = getattr(self._nvml, function, None)
         if call is None:
             gpu.unsupported.add(key)
             return None
+        opened = self._opened
         try:
-            return call(gpu.handle, *args)
+            answer = call(gpu.handle, *args)
         except self._never:
             gpu.unsupported.add(key)
+        except self._gone_errors:
+            if opened == self._opened:  # else it was opened again while this call ran
+                self._gone = True
+        except self._lost_errors:
+            gpu.lost = True
         except (self._nvml.NVMLError, UnicodeDecodeError, TypeError):
             # TypeError: nvidia-ml-py assigns None to a C integer while a figure is n/a.
             return None
+        else:
+            gpu.lost = False
+            return answer
         return None
+
+    def ask_first(self, gpu: Gpu, *functions: str) -> Any:
+        """The answer of the first of ``functions`` that has one: newest version or name first."""
+        return next((answer for name in functions if (answer := self.ask(gpu, name)) is not None), None)
+
+    def activity(self, gpu: Gpu, since_us: tuple[int, int]) -> tuple[list[Point], list[Point]]:
+        """The driver's own readings after ``since_us``: of the GPU's utilisation (0..1) and of its power (W).
+
+        A point is ``(t_us, value)``, ``t_us`` being the host's wall clock when the driver took it. ``since_us`` are
+        the last times that were seen, of both; 0 gives all that the driver keeps, a few seconds of power.
+        """
+        if gpu.mig:
+            return [], []
+        util = self._samples(gpu, _GPU_UTIL, since_us[0], 100)
+        return util, self._samples(gpu, _POWER, since_us[1], 1000)
+
+    def _samples(self, gpu: Gpu, kind: int, since_us: int, per_unit: int) -> list[Point]:
+        answer = self.ask(gpu, "nvmlDeviceGetSamples", kind, since_us, key=f"samples {kind}")
+        if answer is None or answer[0] >= len(MEMBERS):
+            return []
+        member = MEMBERS[answer[0]]
+        return [
+            (int(one.timeStamp), getattr(one.sampleValue, member) / per_unit)
+            for one in answer[1]
+            if one.timeStamp > since_us
+        ]
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -194,7 +335,8 @@ class Nvml:
             return None
 
 
-def _load() -> Any:
+def load() -> Any:
+    """The module pynvml, ``None`` without a driver or without the package."""
     # pynvml costs 30 ms and 10 MB: without the driver's library it could only say that there is none.
     try:
         ctypes.CDLL("libnvidia-ml.so.1")

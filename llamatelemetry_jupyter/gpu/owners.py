@@ -34,15 +34,21 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """Memory of a process on the host: ``anon_bytes`` is its own, ``file_bytes`` is page cache that it maps."""
+    """Memory of a process on the host: ``anon_bytes`` is its own, ``file_bytes`` is page cache that it maps.
+
+    Of pages that several processes map, each counts its share. ``weights_bytes`` are those of ``file_bytes`` that are a
+    model's file, of which ``weights_mapped`` bytes are mapped, in memory or not; ``None`` where that cannot be read.
+    """
 
     pid: int
     anon_bytes: int
     file_bytes: int
+    weights_bytes: int | None = None
+    weights_mapped: int = 0
 
     @property
     def bytes(self) -> int:
-        """Resident set size."""
+        """Resident set, shared pages by share."""
         return self.anon_bytes + self.file_bytes
 
 
@@ -53,6 +59,14 @@ class ProcessBytes:
     pid: int
     bytes: int | None
     name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Bytes on a GPU that a library of this kernel says it holds."""
+
+    library: str
+    bytes: int
 
 
 def gpu_index(buffer_device: str) -> int | None:
@@ -90,12 +104,17 @@ def announced(engine: Engine, device: str) -> dict[Owner, int]:
     return parts
 
 
-def split(engine: Engine, device: str, measured: int, *, estimate: bool = False) -> list[OwnerBytes]:
+def split(
+    engine: Engine, device: str, measured: int, *, estimate: bool = False, elsewhere: int = 0
+) -> list[OwnerBytes]:
     """An engine's ``measured`` bytes on a device by owner; the entries sum to exactly ``measured``.
 
     What the engine did not announce is its ``context`` (driver context, code, heap), a difference and so an estimate.
+    ``elsewhere``: so many of the announced weights are not part of ``measured``.
     """
     parts = announced(engine, device)
+    if elsewhere and "weights" in parts:
+        parts["weights"] = max(0, parts["weights"] - elsewhere)
     excess = sum(parts.values()) - measured
     cut: set[Owner] = set()
     for owner in (*_YIELD, *(o for o in parts if o not in _YIELD)):
@@ -132,26 +151,43 @@ def _filled(engine: Engine, size: int) -> int | None:
 
 
 def host_owners(
-    total: int, available: int, engines: Iterable[tuple[Engine, Resident]], kernel: Resident | None
+    total: int,
+    available: int,
+    engines: Iterable[tuple[Engine, Resident]],
+    kernel: Resident | None,
+    others: Iterable[ProcessBytes] = (),
 ) -> tuple[OwnerBytes, ...]:
     """Owners of the host's memory, summing to ``total``.
 
     ``engine`` and ``kernel`` = resident sets (own + mapped pages); ``other`` = max(0, (total − available) − own pages
-    of engines and kernel); ``free`` = the rest, and where pages that several map were counted twice, ``other`` and
-    then the largest parts give way. Used memory is total − free.
+    of engines and kernel), of which ``others`` name a part; ``free`` = the rest, and where pages that several map were
+    counted twice, ``other`` and then the largest parts give way. Used memory is total − free. Weights that are pages
+    of the model's file are ``measured`` and stand apart from the engine's own: the system may drop them.
     """
     entries: list[OwnerBytes] = []
     own = 0
     for engine, resident in engines:
-        entries += split(engine, "host", resident.bytes)
+        entries += _on_host(engine, resident)
         own += resident.anon_bytes
     if kernel is not None:
         entries.append(OwnerBytes("host", "kernel", kernel.bytes, pid=kernel.pid))
         own += kernel.anon_bytes
-    other = max(0, (total - available) - own)
-    if other:
-        entries.append(OwnerBytes("host", "other", other))
+    rest = max(0, (total - available) - own)
+    for one in others:
+        if one.bytes and one.bytes <= rest:
+            entries.append(OwnerBytes("host", "other", one.bytes, pid=one.pid, process=one.name))
+            rest -= one.bytes
+    if rest:
+        entries.append(OwnerBytes("host", "other", rest))
     return closed("host", total, entries)
+
+
+def _on_host(engine: Engine, resident: Resident) -> list[OwnerBytes]:
+    mapped = resident.weights_bytes
+    if not mapped:
+        return split(engine, "host", resident.bytes)
+    pages = OwnerBytes("host", "weights", mapped, pid=engine.pid, process=engine.name)
+    return [pages, *split(engine, "host", resident.bytes - mapped, elsewhere=resident.weights_mapped)]
 
 
 def gpu_owners(
@@ -165,14 +201,16 @@ def gpu_owners(
     kernel_pid: int,
     trusted: bool,
     before: int | None = None,
+    held: Sequence[Held] = (),
 ) -> tuple[OwnerBytes, ...]:
     """Owners of a GPU's memory, summing to ``total``.
 
     ``trusted``: every listed pid is a process that we see, so pids are of our namespace and a match means something
     (the caller compared the engine's start time). Without a trusted match an engine gets, as an estimate, what the
-    only process on the device holds, else ``used − before`` (``before``: used memory just before it started), else
-    what it announced. ``unknown`` = used memory that nobody was found for, and what the driver reserves
-    (total − used − free).
+    only process on the device holds, else ``used − held − before`` (``before``: the same just before it started), else
+    what it announced. ``held`` is what this kernel's libraries said when its last cell ended: estimates, a part of
+    what the driver says of the kernel or, where it says nothing, all that is known. ``unknown`` = used memory that
+    nobody was found for, a kernel's CUDA context among it, and what the driver reserves (total − used − free).
     """
     here = [e for e in engines if announced(e, device)]
     by_pid = {p.pid: p for p in processes or ()} if trusted else {}
@@ -184,16 +222,18 @@ def gpu_owners(
             entries += split(engine, device, found.bytes)
         elif engine in here:
             unmatched.append(engine)
-    if (mine := by_pid.pop(kernel_pid, None)) is not None and mine.bytes:
-        entries.append(OwnerBytes(device, "kernel", mine.bytes, pid=kernel_pid, process=mine.name))
+    mine = by_pid.pop(kernel_pid, None)
     entries += [OwnerBytes(device, "other", p.bytes, pid=p.pid, process=p.name) for p in by_pid.values() if p.bytes]
     rest = max(0, used - sum(e.bytes for e in entries))
+    entries += (kernel := _of_kernel(device, kernel_pid, mine, held, rest))
+    rest = max(0, rest - sum(e.bytes for e in kernel))
+    only = processes[0].bytes if not trusted and processes is not None and len(processes) == 1 and not held else None
     for engine in unmatched:
         size = sum(announced(engine, device).values())
-        if len(unmatched) == 1 and not trusted and processes is not None and len(processes) == 1 and processes[0].bytes:
-            size = processes[0].bytes
+        if len(unmatched) == 1 and only:
+            size = only
         elif len(unmatched) == 1 and before is not None:
-            size = max(0, used - before)
+            size = max(0, used - sum(h.bytes for h in held) - before)
         size = min(size, rest)
         entries += split(engine, device, size, estimate=True)
         rest -= size
@@ -201,6 +241,20 @@ def gpu_owners(
     if unknown:
         entries.append(OwnerBytes(device, "unknown", unknown))
     return closed(device, total, entries)
+
+
+def _of_kernel(device: str, pid: int, listed: ProcessBytes | None, held: Sequence[Held], room: int) -> list[OwnerBytes]:
+    """What this kernel holds: by library as far as they tell, then the rest of what the driver lists, if it does."""
+    measured = listed.bytes if listed is not None else None
+    left = room if measured is None else measured
+    entries = []
+    for one in sorted(held, key=lambda h: -h.bytes):
+        if size := min(one.bytes, left):
+            entries.append(OwnerBytes(device, "kernel", size, pid=pid, process=one.library, source="estimate"))
+            left -= size
+    if listed is not None and measured is not None and left:
+        entries.append(OwnerBytes(device, "kernel", left, pid=pid, process=listed.name))
+    return entries
 
 
 def closed(device: str, total: int, entries: Sequence[OwnerBytes]) -> tuple[OwnerBytes, ...]:

@@ -10,9 +10,11 @@ import threading
 import time
 from pathlib import Path
 
-from .. import environment
-from .ring import RingReader
+from .. import clock, environment
+from .kernel import publish
+from .ring import RingReader, Wish
 
+_AGAIN_S = 5.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -22,14 +24,14 @@ class SamplerProcess:
     ``source`` can be read at any time: before the start it is empty, after the sampler's death it still has the past.
     """
 
-    def __init__(self, *, hz: float = 2.0, stem: str | None = None) -> None:
+    def __init__(self, *, stem: str | None = None) -> None:
         folder = environment.runtime_dir()
         self.stem = stem or environment.kernel_key()
         self.log_path = folder / f"{self.stem}.sampler.log"
         self.source = RingReader(folder / f"{self.stem}.ring")
         self._folder = folder
-        self._hz = hz
         self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -47,24 +49,42 @@ class SamplerProcess:
     def start(self) -> None:
         """Start the sampler, or start it again when it died; does nothing while it runs. Returns at once."""
         with self._lock:
-            if self.alive:
-                return
-            pid, _, start = self.stem.partition("-")
-            options = ("--parent", f"{pid}:{start}", "--hz", f"{self._hz:g}")
-            log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable or "python3", "-m", "llamatelemetry_jupyter.sampling", *options],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                    # -m puts the current folder on the path: a folder that holds no code but rings and logs.
-                    cwd=self._folder,
-                    env=_environ(self._folder),
-                )
-            finally:
-                os.close(log)
+            if not self.alive:
+                self._start()
+
+    def ensure(self) -> None:
+        """Start the sampler again when it died without being stopped, at most once in 5 s. Returns at once."""
+        with self._lock:
+            if self._process is not None and not self.alive and time.monotonic() - self._started > _AGAIN_S:
+                self._start()
+
+    def want(self, hz: float, linger_s: float = 0.0) -> Wish:
+        """As :meth:`.ring.RingReader.want`: more readings for a while, also across a restart."""
+        return self.source.want(hz, linger_s)
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        pid, _, start = self.stem.partition("-")
+        anchor = clock.anchor()
+        options = (
+            *("--parent", f"{pid}:{start}"),
+            *("--hz", f"{self.source.wanted_hz:g}"),
+            *("--clock", f"{anchor.wall_ns}:{anchor.monotonic_ns}"),
+        )
+        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable or "python3", "-m", "llamatelemetry_jupyter.sampling", *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # -m puts the current folder on the path: a folder that holds no code but rings and logs.
+                cwd=self._folder,
+                env=_environ(self._folder),
+            )
+        finally:
+            os.close(log)
 
     def stop(self, timeout_s: float = 2.0) -> None:
         """End the sampler; its ring stays readable."""
@@ -79,14 +99,9 @@ class SamplerProcess:
                 process.kill()
                 process.wait()
 
-    def set_rate(self, hz: float) -> None:
-        """Ask for ``hz`` samples per second (1..10) from the next reading on, also after a restart."""
-        self._hz = hz
-        deadline = time.monotonic() + 2.0
-        # The sampler needs a moment to make its ring; before that it has no place to read the wish from.
-        while self.alive and self.source.writer is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        self.source.set_wanted_hz(hz)
+    def publish(self) -> None:
+        """Tell the sampler what this kernel's libraries hold on GPUs."""
+        publish(self._folder, self.stem)
 
 
 def _environ(folder: Path) -> dict[str, str]:

@@ -11,37 +11,56 @@ import struct
 from collections.abc import Sequence
 from typing import Literal, get_args
 
-from ..values import OWNERS, DeviceSample, OwnerBytes, ServerSample, ServerState
+from ..values import OWNERS, ActivitySample, DeviceSample, OwnerBytes, ServerSample, ServerState
 
-KIND: dict[type, int] = {DeviceSample: 1, ServerSample: 2}
+Sample = DeviceSample | ServerSample | ActivitySample
+KIND: dict[type, int] = {DeviceSample: 1, ServerSample: 2, ActivitySample: 3}
 _SOURCES: tuple[Literal["measured", "engine", "estimate"], ...] = ("measured", "engine", "estimate")
 _STATES: tuple[ServerState, ...] = get_args(ServerState)
 # A record begins with the tail of the slot's head (length, kind, t_ns) and the name, so that peek() needs no decoding.
 _HEAD = struct.Struct("=HBxq")
 _NAME = struct.Struct("=64s")
-_DEVICE = struct.Struct("=qq5dB7x")
-_OWNER = struct.Struct("=BB2xiqq20s")
+_DEVICE = struct.Struct("=qq5dqB7x")
+OWNER = struct.Struct("=BB2xiqq20s")
 _SERVER = struct.Struct("=B7x7q")
+# µs before the record's time, milliwatts, per cent: what NVML has them in. All bits set is n/a.
+_COUNT = struct.Struct("=H6x")
+_POINT = struct.Struct("=IIB")
+_NO_POWER, _NO_UTIL = 0xFFFFFFFF, 0xFF
 NAME_BYTES, PROCESS_BYTES = 64, 20
 MAX_OWNERS = 20
 
 
-def encode(sample: DeviceSample | ServerSample, room: int) -> bytes:
+def split(sample: ActivitySample, room: int) -> list[ActivitySample]:
+    """The points in as many samples as there are records to hold them."""
+    fit = (room - _NAME.size - _COUNT.size) // _POINT.size
+    parts = [sample.points[at : at + fit] for at in range(0, len(sample.points), fit)]
+    return [ActivitySample(part[-1][0], sample.device, part) for part in parts]
+
+
+def encode(sample: Sample, room: int) -> bytes:
     """The record of a sample, at most ``room`` bytes."""
+    if isinstance(sample, ActivitySample):
+        head = _NAME.pack(clipped(sample.device, NAME_BYTES)) + _COUNT.pack(len(sample.points))
+        return b"".join([head, *(_POINT.pack(*_point(sample.t_ns, *point)) for point in sample.points)])
     if isinstance(sample, ServerSample):
-        return _NAME.pack(_text(sample.server, NAME_BYTES)) + _SERVER.pack(
-            _STATES.index(sample.state),
+        return _NAME.pack(clipped(sample.server, NAME_BYTES)) + _SERVER.pack(
+            number_of(sample.state),
             *(_int(v) for v in (sample.slots_busy, sample.slots, sample.queued, sample.kv_tokens, sample.kv_capacity)),
             _int(sample.input_tokens_total),
             _int(sample.output_tokens_total),
         )
-    fit = min(MAX_OWNERS, (room - _NAME.size - _DEVICE.size) // _OWNER.size)
+    fit = min(MAX_OWNERS, (room - _NAME.size - _DEVICE.size) // OWNER.size)
     owners = _fit(sample.owners, fit)
     floats = (sample.util, sample.mem_util, sample.power_w, sample.energy_j, sample.temp_c)
     head = _DEVICE.pack(
-        _int(sample.used_bytes), _int(sample.total_bytes), *(math.nan if v is None else v for v in floats), len(owners)
+        _int(sample.used_bytes),
+        _int(sample.total_bytes),
+        *(math.nan if v is None else v for v in floats),
+        _int(sample.since_ns),
+        len(owners),
     )
-    return b"".join([_NAME.pack(_text(sample.device, NAME_BYTES)), head, *map(_owner, owners)])
+    return b"".join([_NAME.pack(clipped(sample.device, NAME_BYTES)), head, *map(_owner, owners)])
 
 
 def peek(body: bytes) -> tuple[int, int, str]:
@@ -50,33 +69,72 @@ def peek(body: bytes) -> tuple[int, int, str]:
     return kind, t_ns, _name(body[_HEAD.size : _HEAD.size + NAME_BYTES])
 
 
-def decode(body: bytes) -> DeviceSample | ServerSample:
+def decode(body: bytes) -> Sample:
     """The sample of a record as the ring hands it out."""
     kind, t_ns, name = peek(body)
     at = _HEAD.size + NAME_BYTES
     if kind == KIND[ServerSample]:
         state, *numbers = _SERVER.unpack_from(body, at)
-        return ServerSample(t_ns, name, _STATES[state], *(_back(n) for n in numbers))
-    used, total, *floats, count = _DEVICE.unpack_from(body, at)
-    at += _DEVICE.size
-    owners = []
-    for index in range(count):
-        owner, source, pid, size, filled, process = _OWNER.unpack_from(body, at + index * _OWNER.size)
-        owners.append(
-            OwnerBytes(name, OWNERS[owner], size, _back(filled), _back(pid), _name(process) or None, _SOURCES[source])
+        return ServerSample(t_ns, name, state_of(state), *(_back(n) for n in numbers))
+    if kind == KIND[ActivitySample]:
+        (count,) = _COUNT.unpack_from(body, at)
+        at += _COUNT.size
+        found = _POINT.iter_unpack(body[at : at + count * _POINT.size])
+        return ActivitySample(
+            t_ns,
+            name,
+            tuple(
+                (
+                    t_ns - before_us * 1000,
+                    None if percent == _NO_UTIL else percent / 100,
+                    None if milliwatts == _NO_POWER else milliwatts / 1000,
+                )
+                for before_us, milliwatts, percent in found
+            ),
         )
+    used, total, *floats, since, count = _DEVICE.unpack_from(body, at)
+    at += _DEVICE.size
+    owners = decode_owners(name, body[at : at + count * OWNER.size])
     util, mem_util, power_w, energy_j, temp_c = (None if math.isnan(v) else v for v in floats)
-    return DeviceSample(t_ns, name, _back(used), _back(total), util, mem_util, power_w, energy_j, temp_c, tuple(owners))
+    return DeviceSample(
+        t_ns, name, _back(used), _back(total), util, mem_util, power_w, energy_j, temp_c, owners, _back(since)
+    )
+
+
+def decode_owners(device: str, raw: bytes) -> tuple[OwnerBytes, ...]:
+    """The owners of a device's record."""
+    return tuple(
+        OwnerBytes(device, OWNERS[owner], size, _back(filled), _back(pid), _name(process) or None, _SOURCES[source])
+        for owner, source, pid, size, filled, process in OWNER.iter_unpack(raw)
+    )
+
+
+def state_of(number: int) -> ServerState:
+    """The state that a record names by its number."""
+    return _STATES[number]
+
+
+def number_of(state: ServerState) -> int:
+    """The number by which records name a state."""
+    return _STATES.index(state)
+
+
+def _point(t_ns: int, at_ns: int, util: float | None, power_w: float | None) -> tuple[int, int, int]:
+    return (
+        min(max(0, t_ns - at_ns) // 1000, 0xFFFFFFFF),
+        _NO_POWER if power_w is None else min(round(power_w * 1000), _NO_POWER - 1),
+        _NO_UTIL if util is None else min(round(util * 100), _NO_UTIL - 1),
+    )
 
 
 def _owner(entry: OwnerBytes) -> bytes:
-    return _OWNER.pack(
+    return OWNER.pack(
         OWNERS.index(entry.owner),
         _SOURCES.index(entry.source),
         _int(entry.pid),
         entry.bytes,
         _int(entry.filled_bytes),
-        _text(entry.process or "", PROCESS_BYTES),
+        clipped(entry.process or "", PROCESS_BYTES),
     )
 
 
@@ -93,7 +151,8 @@ def _fit(owners: Sequence[OwnerBytes], room: int) -> Sequence[OwnerBytes]:
     return [*kept, OwnerBytes(owners[0].device, "other", size, source="estimate")]
 
 
-def _text(text: str, size: int) -> bytes:
+def clipped(text: str, size: int) -> bytes:
+    """The text in at most ``size`` bytes, cut at a whole character."""
     return text.encode("utf-8", "replace")[:size].decode("utf-8", "ignore").encode()
 
 

@@ -7,39 +7,35 @@ that the owners of a peak belong to that peak.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from ..values import DeviceSeries, ServerSeries
+if TYPE_CHECKING:
+    from typing import Any
 
-Column = Sequence["float | None"]
+    from numpy.typing import NDArray
 
-
-def reduce_devices(series: DeviceSeries, max_points: int) -> DeviceSeries:
-    """At most ``max_points`` rows (but at least 2 per column and the ends); extremes of every column kept."""
-    columns = (series.used_bytes, series.util, series.mem_util, series.power_w, series.temp_c)
-    keep = kept(len(series.t_ns), columns, max_points)
-    return DeviceSeries(series.device, *([getattr(series, f.name)[i] for i in keep] for f in fields(DeviceSeries)[1:]))
+    Array = NDArray[Any]
 
 
-def reduce_servers(series: ServerSeries, max_points: int) -> ServerSeries:
-    """At most ``max_points`` rows (but at least 2 per column and the ends); extremes of the gauges kept."""
-    columns = (series.slots_busy, series.queued, series.kv_tokens, series.output_tokens_total)
-    keep = kept(len(series.t_ns), columns, max_points)
-    return ServerSeries(series.server, *([getattr(series, f.name)[i] for i in keep] for f in fields(ServerSeries)[1:]))
+def kept(length: int, columns: Sequence[Array], max_points: int) -> Array:
+    """Sorted indices of the rows to keep: at most ``max_points``, but at least 2 per column and the ends.
 
+    NaN is no reading and never an extreme.
+    """
+    import numpy as np
 
-def kept(length: int, columns: Sequence[Column], max_points: int) -> list[int]:
-    """Sorted indices of the rows to keep."""
     if length <= max_points:
-        return list(range(length))
-    live = [c for c in columns if any(v is not None for v in c)] or [list(range(length))]
+        return np.arange(length)
+    live = [c for c in columns if not np.isnan(c).all()] or [np.arange(length, dtype=float)]
     buckets = max(1, (max_points - 2) // (2 * len(live)))
+    per = -(-length // buckets)
     keep = {0, length - 1}
-    for bucket in range(buckets):
-        rows = range(bucket * length // buckets, (bucket + 1) * length // buckets)
-        for column in live:
-            present = [(value, i) for i in rows if (value := column[i]) is not None]
-            if present:
-                keep.add(min(present)[1])
-                keep.add(max(present)[1])
-    return sorted(keep)
+    for column in live:
+        # Whole buckets of one size, filled up with what is never an extreme.
+        filled = np.full(buckets * per, np.nan)
+        filled[:length] = column
+        table = filled.reshape(buckets, per)
+        rows = np.flatnonzero(~np.isnan(table).all(axis=1))
+        keep.update((rows * per + np.nanargmin(table[rows], axis=1)).tolist())
+        keep.update((rows * per + np.nanargmax(table[rows], axis=1)).tolist())
+    return np.array(sorted(keep))

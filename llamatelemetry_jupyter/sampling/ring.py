@@ -1,17 +1,7 @@
 """A ring of samples in a memory-mapped file: written by the sampler, read by anyone, also after both died.
 
-One writer, any number of readers, no lock between them. A slot holds its own sequence number and a checksum, and the
-header's write sequence moves only after a slot is complete: a reader that was overtaken sees it and counts the record
-as dropped, never as data. The only thing a reader may write is ``wanted_hz``.
-
-Layout (native byte order; the file never leaves the machine)::
-
-    0     magic 8 B · version u32 · slot size u32 · capacity u32 · 0 u32
-    24    write sequence u64 · wanted_hz f64 · writer pid u64 · writer start f64 · heartbeat (Unix ns) u64
-    64    length u32 · crc u32 · JSON table of devices
-    4096  slots: sequence u64 · crc u32 · length u16 · kind u8 · 0 u8 · t_ns i64 · record (see records.py)
-
-Record ``n`` (counted from 0) lies in slot ``n % capacity`` with sequence ``n + 1``.
+One writer, any number of readers, no lock between them: see layout.py. The only thing that a reader may write is how
+often it wants samples.
 """
 
 from __future__ import annotations
@@ -19,94 +9,30 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import mmap
+import math
 import os
-import struct
 import threading
+import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 from .. import clock
-from ..errors import LlamaError
-from ..values import DeviceInfo, DeviceSample, Samples, ServerSample
-from . import records
-from .reduce import reduce_devices, reduce_servers
+from ..clock import Anchor
+from ..values import ActivitySample, DeviceInfo, DeviceSample, Samples, ServerSample
+from . import layout, records
+from .coarse import Coarse
+from .layout import Map, RingError
+from .records import Sample
 
-MAGIC = b"LLTRING\n"
-VERSION = 1
-SLOT_BYTES = 1024
-CAPACITY = 16384
-HEADER_BYTES = 4096
+if TYPE_CHECKING:
+    from .columns import Columns
+
+#: Samples per second while nobody wants more, and at most.
 MIN_HZ, MAX_HZ = 1.0, 10.0
-_FIXED = struct.Struct("=8sIIII")
-_SLOT = struct.Struct("=QIHBxq")
-_TABLE = struct.Struct("=II")
-_TABLE_AT = 64
-# Indices of 8-byte words: item assignment of a cast memoryview is one aligned store, struct.pack_into is not.
-_SEQ, _HZ, _PID, _START, _BEAT = 3, 4, 5, 6, 7
-# Threads write in the order of the lock, not of t_ns; readers look this far around a moment.
 _DISORDER_NS = 5_000_000_000
-_T = TypeVar("_T", DeviceSample, ServerSample)
-
-
-class RingError(LlamaError):
-    """A file is not a ring of this version."""
-
-
-class _Map:
-    """A mapped ring file and its header fields; raises :class:`RingError` when the file is something else."""
-
-    def __init__(self, path: Path, *, writable: bool) -> None:
-        fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-        try:
-            status = os.fstat(fd)
-            self.inode = (status.st_dev, status.st_ino)
-            if status.st_size < HEADER_BYTES:
-                raise _garbage(path)
-            self._mm = mmap.mmap(fd, status.st_size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-        magic, version, self.slot_bytes, self.capacity, _ = _FIXED.unpack_from(self._mm)
-        if magic != MAGIC:
-            raise _garbage(path)
-        if version != VERSION:
-            raise RingError(
-                f"{path} is a ring of version {version}, this code reads version {VERSION}", hint="restart the kernel"
-            )
-        if not (_SLOT.size < self.slot_bytes <= 65536 and self.capacity > 0) or status.st_size != (
-            HEADER_BYTES + self.slot_bytes * self.capacity
-        ):
-            raise _garbage(path)
-        self.bytes = memoryview(self._mm)
-        self.words = self.bytes[:_TABLE_AT].cast("Q")
-        self.floats = self.bytes[:_TABLE_AT].cast("d")
-
-    def slot(self, number: int) -> bytes | None:
-        """The bytes of record ``number`` without its head, ``None`` when it was overwritten or is torn."""
-        at = HEADER_BYTES + number % self.capacity * self.slot_bytes
-        raw = bytes(self.bytes[at : at + self.slot_bytes])
-        seq, crc, length, _, _ = _SLOT.unpack_from(raw)
-        if seq != number + 1 or length > self.slot_bytes - _SLOT.size or crc != _check(raw, length):
-            return None
-        return raw[12 : _SLOT.size + length]
-
-    def time_ns(self, number: int) -> int:
-        """When record ``number`` was taken; 0 when it is no longer there."""
-        at = HEADER_BYTES + number % self.capacity * self.slot_bytes
-        seq, _, _, _, t_ns = _SLOT.unpack_from(self.bytes, at)
-        return int(t_ns) if seq == number + 1 else 0
-
-
-def _garbage(path: Path) -> RingError:
-    return RingError(f"{path} is not a sampler's ring (damaged or foreign file)", hint=f"rm {path}")
-
-
-def _check(raw: bytes, length: int) -> int:
-    # The sequence is part of the sum: a complete record of another lap cannot pass for this one.
-    return zlib.crc32(raw[12 : _SLOT.size + length], zlib.crc32(raw[:8]))
 
 
 class RingWriter:
@@ -118,34 +44,40 @@ class RingWriter:
     """
 
     def __init__(
-        self, path: Path, *, hz: float = 2.0, slot_bytes: int = SLOT_BYTES, capacity: int = CAPACITY, start: float = 0.0
+        self,
+        path: Path,
+        *,
+        hz: float = MIN_HZ,
+        slot_bytes: int = layout.SLOT_BYTES,
+        capacity: int = layout.CAPACITY,
+        coarse: int = layout.COARSE_CAPACITY,
+        start: float = 0.0,
     ) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._map = self._adopt(path, slot_bytes, capacity) or self._create(path, slot_bytes, capacity, hz)
-        self._locked = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._locked)
-            raise RingError(f"another sampler (process {self._map.words[_PID]}) writes {path}") from None
-        self._map.words[_PID] = os.getpid()
-        self._map.floats[_START] = start
+        shape = (slot_bytes, capacity, coarse)
+        self._map = self._adopt(path, shape) or self._create(path, shape, hz)
+        self._locked = self._take(path)
+        self._coarse = Coarse(self._map.coarse.put)
+        self._map.words[layout.PID] = os.getpid()
+        self._map.floats[layout.START] = start
+        self._map.words[layout.WALL] = clock.anchor().wall_ns
+        self._map.words[layout.MONOTONIC] = clock.anchor().monotonic_ns
         self.beat()
 
     @staticmethod
-    def _adopt(path: Path, slot_bytes: int, capacity: int) -> _Map | None:
+    def _adopt(path: Path, shape: tuple[int, int, int]) -> Map | None:
         try:
-            found = _Map(path, writable=True)
+            found = Map(path, writable=True)
         except (FileNotFoundError, RingError):
             return None
-        return found if (found.slot_bytes, found.capacity) == (slot_bytes, capacity) else None
+        return found if found.shape == shape else None
 
     @staticmethod
-    def _create(path: Path, slot_bytes: int, capacity: int, hz: float) -> _Map:
+    def _create(path: Path, shape: tuple[int, int, int], hz: float, content: memoryview | None = None) -> Map:
         fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
         fresh.unlink(missing_ok=True)
-        size = HEADER_BYTES + slot_bytes * capacity
+        size = layout.size(*shape)
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             if hasattr(os, "posix_fallocate"):
@@ -154,55 +86,109 @@ class RingWriter:
                 for _ in range(0, size, 1 << 20):
                     os.write(fd, bytes(1 << 20))
                 os.ftruncate(fd, size)
-            os.pwrite(fd, _FIXED.pack(MAGIC, VERSION, slot_bytes, capacity, 0), 0)
+            if content is None:
+                os.pwrite(fd, layout.FIXED.pack(layout.MAGIC, layout.VERSION, *shape), 0)
+            else:
+                os.pwrite(fd, content, 0)
         except OSError:
             fresh.unlink(missing_ok=True)
             raise
         finally:
             os.close(fd)
-        made = _Map(fresh, writable=True)
-        made.floats[_HZ] = hz
+        made = Map(fresh, writable=True)
+        if content is None:
+            made.floats[layout.HZ] = hz
         fresh.replace(path)
         return made
 
+    def _take(self, path: Path) -> int:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RingError(f"another sampler (process {self._map.words[layout.PID]}) writes {path}") from None
+        return fd
+
+    def keep(self) -> bool:
+        """Write the file anew, with all that it held, when it is no longer at its path; whether that was so.
+
+        Raises as the constructor does; then nothing has changed and it may be tried again.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self._map.inode:
+                return False
+            os.close(self._take(self.path))  # another sampler's?
+        with self._lock:
+            made = self._create(self.path, self._map.shape, 0.0, self._map.bytes)
+            taken = self._take(self.path)
+            os.close(self._locked)
+            self._map, self._locked = made, taken
+            self._coarse.put = made.coarse.put
+        return True
+
     def close(self) -> None:
-        """Let another writer go on with this ring."""
+        """Write what is gathered; let another writer go on with this ring."""
+        with self._lock:
+            self._coarse.flush()
         os.close(self._locked)
 
     @property
     def wanted_hz(self) -> float:
-        """Samples per second that the kernel asks for, within 1..10."""
-        hz = self._map.floats[_HZ]
-        return min(MAX_HZ, max(MIN_HZ, hz)) if hz == hz else MIN_HZ  # noqa: PLR0124 (NaN)
+        """Samples per second that the kernel asks for now, within 1..10."""
+        floats = self._map.floats
+        wanted = [floats[layout.HZ]]
+        if time.monotonic() < floats[layout.BURST_END]:
+            wanted.append(floats[layout.BURST_HZ])
+        return min(MAX_HZ, max([MIN_HZ, *(hz for hz in wanted if not math.isnan(hz))]))
 
     def beat(self) -> None:
         """Say that the writer lives."""
-        self._map.words[_BEAT] = clock.now_ns()
+        self._map.words[layout.BEAT] = time.monotonic_ns()
 
-    def write(self, sample: DeviceSample | ServerSample) -> None:
+    def write(self, sample: Sample) -> None:
         """Append one sample; never waits for a reader."""
-        body = records.encode(sample, self._map.slot_bytes - _SLOT.size)
+        room = self._map.fine.slot_bytes - layout.SLOT.size
+        parts = records.split(sample, room) if isinstance(sample, ActivitySample) else [sample]
+        bodies = [(part.t_ns, records.encode(part, room)) for part in parts]
         with self._lock:
-            number = self._map.words[_SEQ]
-            at = HEADER_BYTES + number % self._map.capacity * self._map.slot_bytes
-            head = _SLOT.pack(number + 1, 0, len(body), records.KIND[type(sample)], sample.t_ns)
-            raw = head + body
-            raw = raw[:8] + struct.pack("=I", _check(raw, len(body))) + raw[12:]
-            # First the sequence is made invalid: a reader between two of these stores sees no record.
-            self._map.bytes[at : at + 8] = bytes(8)
-            self._map.bytes[at + 8 : at + len(raw)] = raw[8:]
-            self._map.bytes[at : at + 8] = raw[:8]
-            self._map.words[_SEQ] = number + 1
+            for t_ns, body in bodies:
+                self._map.fine.put(records.KIND[type(sample)], t_ns, body)
+            if not isinstance(sample, ActivitySample):
+                self._coarse.add(sample)
 
     def describe(self, devices: Sequence[DeviceInfo]) -> None:
         """Write the table of devices that readers show names from."""
         text = json.dumps([asdict(d) for d in devices]).encode()
-        if len(text) > HEADER_BYTES - _TABLE_AT - _TABLE.size:
+        start = layout.TABLE_AT + layout.TABLE.size
+        if len(text) > layout.HEADER_BYTES - start:
             text = b"[]"
         with self._lock:
-            start = _TABLE_AT + _TABLE.size
             self._map.bytes[start : start + len(text)] = text
-            _TABLE.pack_into(self._map.bytes, _TABLE_AT, len(text), zlib.crc32(text))
+            layout.TABLE.pack_into(self._map.bytes, layout.TABLE_AT, len(text), zlib.crc32(text))
+
+
+class Wish:
+    """Somebody wants more samples, until :meth:`close`, the end of its ``with``, or until nobody holds it any more."""
+
+    def __init__(self, reader: RingReader, hz: float, linger_s: float) -> None:
+        self._reader: RingReader | None = reader
+        self._hz, self._linger_s = hz, linger_s
+
+    def close(self) -> None:
+        """Want it no longer; a second time does nothing."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.unwant(self._hz, self._linger_s)
+
+    __del__ = close
+
+    def __enter__(self) -> Wish:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class RingReader:
@@ -215,45 +201,86 @@ class RingReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._map: _Map | None = None
-        self._lock = threading.Lock()
+        self._map: Map | None = None
+        self._columns: Columns | None = None
+        # The garbage collector may give a wish up at any moment, in the middle of anything here.
+        self._lock, self._wishing = threading.RLock(), threading.RLock()
+        self._order: tuple[int, dict[str, int]] = (0, {})
+        self._wishes: list[float] = []
+        self._burst = (0.0, 0.0)
 
-    def _current(self) -> _Map | None:
+    def _current(self) -> Map | None:
         with self._lock:
             try:
                 status = self.path.stat()
             except FileNotFoundError:
                 return self._map
-            if self._map is None or self._map.inode != (status.st_dev, status.st_ino):
+            known = self._map
+            if known is None or known.inode != (status.st_dev, status.st_ino) or status.st_size != known.size:
+                self._map = self._columns = None  # reading past the end of a shortened file would end the process
                 with contextlib.suppress(FileNotFoundError):  # replaced between the two calls: the next call sees it
-                    self._map = _Map(self.path, writable=os.access(self.path, os.W_OK))
+                    self._map = Map(self.path, writable=os.access(self.path, os.W_OK))
+                    if self._wishes:
+                        self._tell(self._map)
             return self._map
 
     @property
     def writer(self) -> tuple[int, float] | None:
         """Pid and start time of the newest writer."""
         ring = self._current()
-        return (ring.words[_PID], ring.floats[_START]) if ring else None
+        return (ring.words[layout.PID], ring.floats[layout.START]) if ring else None
 
     @property
-    def beat_ns(self) -> int | None:
-        """When the writer last said that it lives."""
+    def age_s(self) -> float | None:
+        """Seconds since the writer last said that it lives, whatever the wall clock did; ``None`` without a ring."""
         ring = self._current()
-        return ring.words[_BEAT] if ring else None
+        return (time.monotonic_ns() - ring.words[layout.BEAT]) / 1e9 if ring else None
 
-    def set_wanted_hz(self, hz: float) -> None:
-        """Ask the sampler for a rate (1..10 per second); without effect while there is no ring."""
-        if (ring := self._current()) is not None:
-            ring.floats[_HZ] = hz
+    def now_ns(self) -> int:
+        """The time now by the clock of the ring's kernel, which samples carry; without a ring by our own."""
+        ring = self._current()
+        if ring is None:
+            return clock.now_ns()
+        return Anchor(ring.words[layout.WALL], ring.words[layout.MONOTONIC]).now_ns()
+
+    @property
+    def wanted_hz(self) -> float:
+        """The highest rate that is wished for here."""
+        return max([MIN_HZ, *self._wishes])
+
+    def want(self, hz: float, linger_s: float = 0.0) -> Wish:
+        """Have ``hz`` samples per second (1..10) until the wish is closed, and ``linger_s`` longer.
+
+        Wishes may overlap: the highest counts. The sampler sees it within 0.1 s. Without a ring it waits for one.
+        """
+        with self._wishing:
+            self._wishes.append(hz)
+        self._tell(self._current())
+        return Wish(self, hz, linger_s)
+
+    def unwant(self, hz: float, linger_s: float) -> None:
+        """What closing a wish does."""
+        with self._wishing:
+            self._wishes.remove(hz)
+            end_s = time.monotonic() + linger_s
+            if linger_s and (hz >= self._burst[0] or self._burst[1] < time.monotonic()):
+                self._burst = (hz, end_s)
+        self._tell(self._current())
+
+    def _tell(self, ring: Map | None) -> None:
+        if ring is not None and not ring.bytes.readonly:
+            with self._wishing:
+                ring.floats[layout.HZ] = self.wanted_hz
+                ring.floats[layout.BURST_HZ], ring.floats[layout.BURST_END] = self._burst
 
     def devices(self) -> tuple[DeviceInfo, ...]:
         """Names and sizes of the devices that are sampled; empty until the sampler wrote them."""
         ring = self._current()
         if ring is None:
             return ()
-        length, crc = _TABLE.unpack_from(ring.bytes, _TABLE_AT)
-        start = _TABLE_AT + _TABLE.size
-        text = bytes(ring.bytes[start : min(start + length, HEADER_BYTES)])
+        length, crc = layout.TABLE.unpack_from(ring.bytes, layout.TABLE_AT)
+        start = layout.TABLE_AT + layout.TABLE.size
+        text = bytes(ring.bytes[start : min(start + length, layout.HEADER_BYTES)])
         if not length or zlib.crc32(text) != crc:
             return ()
         return tuple(DeviceInfo(**entry) for entry in json.loads(text))
@@ -261,71 +288,62 @@ class RingReader:
     def latest(self) -> Samples:
         """The newest sample of each device and server seen within 10 s before the newest record."""
         ring = self._current()
-        newest: dict[tuple[int, str], DeviceSample | ServerSample] = {}
-        end = ring.words[_SEQ] if ring else 0
+        if ring is None:
+            return Samples()
+        newest: dict[tuple[int, str], Sample] = {}
         horizon: int | None = None
-        for number in range(end - 1, max(-1, end - 1 - (ring.capacity if ring else 0)), -1):
-            assert ring is not None
-            body = ring.slot(number)
+        for number in range(ring.fine.end - 1, ring.fine.first - 1, -1):
+            body = ring.fine.slot(number)
             if body is None:
-                break
+                continue
             kind, t_ns, name = records.peek(body)
             horizon = t_ns - 2 * _DISORDER_NS if horizon is None else horizon
             if t_ns < horizon:
                 break
-            if (kind, name) not in newest:
+            if (kind, name) not in newest and kind != records.KIND[ActivitySample]:
                 newest[kind, name] = records.decode(body)
-        found = [newest[key] for key in sorted(newest)]
-        return _columns(found)
+        return self._ordered(ring, _columns([newest[key] for key in sorted(newest)]))
 
     def window(self, t0_ns: int, t1_ns: int, max_points: int | None = None) -> Samples:
-        """All samples with ``t0_ns <= t_ns <= t1_ns``; at most about ``max_points`` a series, extremes kept."""
-        ring = self._current()
-        if ring is None or t1_ns < t0_ns:
-            return Samples()
-        end = ring.words[_SEQ]
-        first = self._lower(ring, max(0, end - ring.capacity), end, t0_ns - _DISORDER_NS)
-        last = self._lower(ring, first, end, t1_ns + _DISORDER_NS)
-        found = [
-            records.decode(body)
-            for number in range(first, last)
-            if (body := ring.slot(number)) is not None and t0_ns <= records.peek(body)[1] <= t1_ns
-        ]
-        return _columns(found, max_points)
+        """All samples with ``t0_ns <= t_ns <= t1_ns``; at most about ``max_points`` a series, extremes kept.
 
-    @staticmethod
-    def _lower(ring: _Map, low: int, high: int, t_ns: int) -> int:
-        # The first record at or after t_ns. An overwritten one reads as time 0: it is older than all that remain.
-        while low < high:
-            middle = (low + high) // 2
-            if ring.time_ns(middle) < t_ns:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        Before the reach of the fine part (minutes to an hour, by the rate), and where ``max_points`` allows, there are
+        two rows for each five seconds. ``activity`` comes without ``max_points`` only.
+        """
+        with self._lock:
+            ring = self._current()
+            if ring is None or t1_ns < t0_ns:
+                return Samples()
+            if self._columns is None:
+                from .columns import Columns
+
+                self._columns = Columns(ring)
+            return self._ordered(ring, self._columns.window(t0_ns, t1_ns, max_points))
 
     def since(self, seq: int) -> tuple[int, Samples, int]:
         """``(next_seq, samples, dropped)`` after ``seq``; start with 0. One from the future starts again at 0."""
         ring = self._current()
         if ring is None:
             return seq, Samples(), 0
-        end = ring.words[_SEQ]
+        end = ring.fine.end
         seq = 0 if seq > end or seq < 0 else seq
-        first = max(seq, end - ring.capacity)
-        found = [records.decode(body) for number in range(first, end) if (body := ring.slot(number)) is not None]
-        return end, _columns(found), end - seq - len(found)
+        first = max(seq, end - ring.fine.capacity)
+        found = [records.decode(body) for n in range(first, end) if (body := ring.fine.slot(n)) is not None]
+        return end, self._ordered(ring, _columns(found)), end - seq - len(found)
+
+    def _ordered(self, ring: Map, samples: Samples) -> Samples:
+        """Devices in the order of the table: GPUs answer in any."""
+        _, crc = layout.TABLE.unpack_from(ring.bytes, layout.TABLE_AT)
+        if self._order[0] != crc:
+            self._order = (crc, {one.device: place for place, one in enumerate(self.devices())})
+        places = self._order[1]
+        devices = sorted(samples.devices, key=lambda one: places.get(one.device, len(places)))
+        return Samples(tuple(devices), samples.servers, samples.activity)
 
 
-def _columns(found: Iterable[DeviceSample | ServerSample], max_points: int | None = None) -> Samples:
-    rows = list(found)
-    samples = Samples.of(_of(rows, DeviceSample), _of(rows, ServerSample))
-    if max_points is None:
-        return samples
-    return Samples(
-        tuple(reduce_devices(s, max_points) for s in samples.devices),
-        tuple(reduce_servers(s, max_points) for s in samples.servers),
+def _columns(found: Sequence[Sample]) -> Samples:
+    return Samples.of(
+        [one for one in found if isinstance(one, DeviceSample)],
+        [one for one in found if isinstance(one, ServerSample)],
+        [one for one in found if isinstance(one, ActivitySample)],
     )
-
-
-def _of(rows: Sequence[DeviceSample | ServerSample], kind: type[_T]) -> list[_T]:
-    return [row for row in rows if isinstance(row, kind)]

@@ -12,21 +12,28 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import clock
 from ..environment import process_start, runtime_dir
-from ..gpu.nvml import Gpu, Nvml
+from ..gpu.nvml import Nvml, Reading
 from ..gpu.owners import Engine, ProcessBytes, gpu_owners, host_owners, visible
 from ..values import DeviceSample, ServerHandle, ServerSample
+from . import pace
+from .gpus import Gpus
 from .host import Host
-from .ring import RingWriter
+from .kernel import KernelFile
+from .ring import MIN_HZ, RingWriter
 from .server import ServerWatch
 
 _STALE_S = 86400.0
+_MOST_BYTES = 256 << 20
 _HISTORY = 3600
+_KEEP_S = 2.0
+# So long the driver may be another than our library before we start anew to load the new one.
+_OUTDATED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,46 +58,57 @@ class _Served:
     """A server and what attribution needs to know of it once."""
 
     watch: ServerWatch
-    gpus: tuple[str, ...]
+    cuda_visible: str | None
     before: dict[str, int] = field(default_factory=dict)
+    here: bool = False
 
-    @property
-    def engine(self) -> Engine:
+    def engine(self, devices: Sequence[str]) -> Engine:
+        """What attribution is told of it; ``devices`` are all GPUs."""
         handle = self.watch.handle
-        return Engine(handle.name, handle.pid, handle.buffers, self.watch.kv_fill, self.gpus)
+        return Engine(handle.name, handle.pid, handle.buffers, self.watch.kv_fill, visible(devices, self.cuda_visible))
 
 
 class Sampler:
     """One kernel's sampler; :meth:`run` returns when the kernel is gone."""
 
-    def __init__(self, parent: Parent, hz: float, folder: Path, nvml: Nvml | None = None) -> None:
+    def __init__(self, parent: Parent, hz: float, folder: Path, open_nvml: Callable[[], Nvml] = Nvml) -> None:
         self._parent = parent
-        self._folder = folder
         self._ring = RingWriter(folder / f"{parent.stem}.ring", hz=hz, start=process_start(os.getpid()) or 0.0)
         self._host = Host()
-        self._nvml = nvml or Nvml()
-        self._devices = tuple(g.device for g in self._nvml.gpus)
+        self._host_info = self._host.info()
         self._states = StateFiles(folder, parent.stem)
+        self._kernel = KernelFile(folder, parent.stem)
         self._served: dict[str, _Served] = {}
-        self._used: dict[str, deque[tuple[int, int]]] = {d: deque(maxlen=_HISTORY) for d in self._devices}
-        self._ring.describe((self._host.info(), *self._nvml.infos()))
+        self._used: dict[str, deque[tuple[int, int]]] = {}
+        self._ring.describe((self._host_info,))
+        self._gpus = Gpus(self._sample_gpu, self._ring.write, self._describe, open_nvml)
+        self._gpus.start()
 
     def run(self) -> None:
         """Sample at the wanted rate; a tick that took too long is not made up for."""
-        due = time.monotonic()
+        try:
+            self._run()
+        finally:
+            self._ring.close()
+
+    def _run(self) -> None:
+        begun = kept = time.monotonic()
         while self._parent.alive():
             self.tick()
-            now = time.monotonic()
-            due = max(due + 1.0 / self._ring.wanted_hz, now)
-            time.sleep(due - now)
+            if begun - kept > _KEEP_S:
+                kept = begun
+                with contextlib.suppress(OSError):  # a full disk: we go on in the file that has no name any more
+                    self._ring.keep()
+            if self._gpus.mismatch_s > _OUTDATED_S:
+                os.execv(sys.executable, sys.orig_argv)  # ourselves: the same process, with the new library
+            begun = pace.wait(begun, lambda: self._ring.wanted_hz)
 
     def tick(self) -> None:
-        """One reading of everything that is not read by a thread of its own."""
+        """One reading of everything; GPUs and servers are read by threads of their own, which this never waits for."""
         self._ring.beat()
         self._follow(self._states.read())
         self._ring.write(self._sample_host())
-        for gpu in self._nvml.gpus:
-            self._ring.write(self._sample_gpu(gpu))
+        self._gpus.tick()
         for served in self._served.values():
             if (late := served.watch.late()) is not None:
                 self._ring.write(late)
@@ -106,7 +124,7 @@ class Sampler:
         for name, handle in wanted.items():
             if name not in self._served:
                 watch = ServerWatch(handle, lambda: self._ring.wanted_hz, self._ring.write)
-                self._served[name] = _Served(watch, visible(self._devices, _cuda_visible(handle)), self._before(handle))
+                self._served[name] = _Served(watch, _cuda_visible(handle), self._before(handle))
         pids = {self._parent.pid, *(h.pid for h in handles)}
         for pid in self._host.watched():
             if pid not in pids:
@@ -117,42 +135,52 @@ class Sampler:
         engines = []
         for served in self._served.values():
             handle = served.watch.handle
-            if handle.pid is not None and (held := self._host.resident(handle.pid, handle.pid_start)) is not None:
-                engines.append((served.engine, held))
+            path = handle.model.path if handle.model else None
+            held = self._host.resident(handle.pid, handle.pid_start, path) if handle.pid is not None else None
+            served.here = held is not None
+            if held is not None:
+                engines.append((served.engine(self._gpus.devices), held))
         kernel = self._host.resident(self._parent.pid, self._parent.start)
-        owners = host_owners(memory.total_bytes, memory.available_bytes, engines, kernel)
+        others = self._host.others({self._parent.pid, *(held.pid for _, held in engines)})
+        owners = host_owners(memory.total_bytes, memory.available_bytes, engines, kernel, others)
         free = sum(o.bytes for o in owners if o.owner == "free")
         return DeviceSample(clock.now_ns(), "host", memory.total_bytes - free, memory.total_bytes, owners=owners)
 
-    def _sample_gpu(self, gpu: Gpu) -> DeviceSample:
-        reading = self._nvml.read(gpu)
+    def _describe(self) -> None:
+        self._ring.describe((self._host_info, *self._gpus.infos))
+
+    def _sample_gpu(self, device: str, reading: Reading) -> DeviceSample:
+        """The sample of a reading; runs on the thread of that GPU."""
         now = clock.now_ns()
         used, total = reading.used_bytes, reading.total_bytes
         if used is None or total is None:
-            return DeviceSample(now, gpu.device, None, None)
-        history = self._used[gpu.device]
+            return DeviceSample(now, device, None, None)
+        held = self._kernel.held(device, self._gpus.devices)
+        history = self._used.setdefault(device, deque(maxlen=_HISTORY))
         if not history or now - history[-1][0] >= 1_000_000_000:
-            history.append((now, used))
+            history.append((now, used - sum(h.bytes for h in held)))
         listed = reading.processes
         trusted = listed is not None and all(process_start(p.pid) is not None for p in listed)
         if trusted and listed is not None:
             listed = tuple(ProcessBytes(p.pid, p.bytes, _comm(p.pid)) for p in listed)
-        here = [s for s in self._served.values() if self._same_process(s.watch.handle)]
-        before = [s.before[gpu.device] for s in here if gpu.device in s.before]
+        here = [s for s in list(self._served.values()) if s.here]
+        before = [s.before[device] for s in here if device in s.before]
+        devices = self._gpus.devices
         owners = gpu_owners(
-            gpu.device,
+            device,
             used=used,
             total=total,
             free=reading.free_bytes if reading.free_bytes is not None else total - used,
             processes=listed,
-            engines=[s.engine for s in here],
+            engines=[s.engine(devices) for s in here],
             kernel_pid=self._parent.pid,
             trusted=trusted,
             before=before[0] if len(before) == 1 else None,
+            held=held,
         )
         return DeviceSample(
             now,
-            gpu.device,
+            device,
             used,
             total,
             reading.util,
@@ -163,9 +191,6 @@ class Sampler:
             owners,
         )
 
-    def _same_process(self, handle: ServerHandle) -> bool:
-        return handle.pid is not None and self._host.resident(handle.pid, handle.pid_start) is not None
-
     def _before(self, handle: ServerHandle) -> dict[str, int]:
         """Used memory of each GPU just before a server's process started, where we were there to see it."""
         if handle.pid is None or handle.pid_start is None or not hasattr(time, "CLOCK_BOOTTIME"):
@@ -173,8 +198,8 @@ class Sampler:
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - handle.pid_start / os.sysconf("SC_CLK_TCK")
         started = clock.now_ns() - int(age_s * 1e9)
         found = {}
-        for device, history in self._used.items():
-            earlier = [used for t_ns, used in history if t_ns <= started]
+        for device, history in list(self._used.items()):
+            earlier = [used for t_ns, used in list(history) if t_ns <= started]
             if earlier:
                 found[device] = earlier[-1]
         return found
@@ -211,32 +236,50 @@ class StateFiles:
         return tuple(handle for _, handle in found.values())
 
 
-def remove_stale(folder: Path, *, older_than_s: float = _STALE_S) -> list[Path]:
-    """Delete rings and sampler logs of kernels that are gone for a day; returns what was deleted."""
+def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: int = _MOST_BYTES) -> list[Path]:
+    """Delete rings and sampler logs of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
+
+    Those of living kernels count, but stay. Returns what was deleted.
+    """
+    total = 0
+    dead: list[tuple[float, int, Path]] = []
+    for pattern in ("*.ring", "*.ring.*.new", "*.sampler.log", "*.kernel.json"):
+        for path in folder.glob(pattern):
+            pid, _, start = path.name.split(".", 1)[0].partition("-")
+            if not (pid.isdigit() and start.isdigit()):
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                total += status.st_size
+                if process_start(int(pid)) != float(start):
+                    dead.append((status.st_mtime, status.st_size, path))
     removed = []
-    for path in (*folder.glob("*.ring"), *folder.glob("*.sampler.log")):
-        pid, _, start = path.name.split(".", 1)[0].partition("-")
-        if not (pid.isdigit() and start.isdigit()) or process_start(int(pid)) == float(start):
-            continue
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > older_than_s:
-                path.unlink()
-                removed.append(path)
+    for modified, size, path in sorted(dead):
+        if time.time() - modified > older_than_s or total > most_bytes:
+            path.unlink(missing_ok=True)
+            removed.append(path)
+            total -= size
     return removed
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``--parent PID:START [--hz 2]``; returns the exit status."""
+    """``--parent PID:START [--hz 1] [--clock WALL:MONOTONIC]``; returns the exit status."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
     try:
         pid, _, start = options["--parent"].partition(":")
         parent = Parent(int(pid), float(start))
-        hz = float(options.get("--hz", "2"))
+        hz = float(options.get("--hz", MIN_HZ))
+        if anchor := options.get("--clock"):
+            wall, _, monotonic = anchor.partition(":")
+            clock.adopt(clock.Anchor(int(wall), int(monotonic)))
     except (KeyError, ValueError):
-        sys.stderr.write("usage: python -m llamatelemetry_jupyter.sampling --parent PID:START [--hz 2]\n")
+        sys.stderr.write(
+            "usage: python -m llamatelemetry_jupyter.sampling --parent PID:START [--hz 1] [--clock WALL:MONOTONIC]\n"
+        )
         return 2
     # A notebook's Stop button signals the kernel's process group; the sampler is not meant.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if os.getsid(0) != os.getpid():
         with contextlib.suppress(PermissionError):  # leader of a process group: it has no terminal of the kernel anyway
             os.setsid()

@@ -27,7 +27,7 @@ from urllib.parse import quote, urlsplit
 from .. import clock
 from ..environment import process_start
 from ..values import ServerHandle, ServerSample, ServerState
-from . import foreign
+from . import foreign, pace
 
 LATE_S = 1.0
 MAX_HZ = 5.0
@@ -314,9 +314,8 @@ class ServerWatch:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._asked = time.monotonic()
+            begun = self._asked = time.monotonic()
             sample = self._probe.read()
-            took = time.monotonic() - self._asked
             self._asked = None
             if not self._stopped:
                 if sample.state not in ("crashed", "unreachable", "loading") or self.latest is None:
@@ -324,5 +323,6 @@ class ServerWatch:
                 else:
                     self.latest = replace(self.latest, state=sample.state)
                 self._write(sample)
-            time.sleep(max(0.05, 1.0 / min(MAX_HZ, self._hz()) - took))
+            time.sleep(0.05)
+            pace.wait(begun, lambda: min(MAX_HZ, self._hz()))
         self._probe.close()

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import environment
+from .._files import write_private
 from ..values import Runtime, ServerHandle
 from . import probe
 from .child import Child
@@ -92,18 +93,6 @@ class State:
         known = (handle.model.path if handle.model else None, handle.slots)
         same_hash = self.settings is None or self.settings.hash() == handle.settings_hash
         return told == known and same_hash
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file of mode 0600 that readers see whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def abandoned() -> list[State]:

@@ -21,7 +21,7 @@ create table if not exists spans ({", ".join(COLUMNS)});
 create index if not exists roots on spans (start_ns) where parent_id is null;
 """
 _INSERT = f"insert into spans (rowid, {', '.join(COLUMNS)}) values ({', '.join('?' * (len(COLUMNS) + 1))})"
-_UPDATE = "update spans set energy_j = ?, peak_bytes = ? where rowid = ?"
+_UPDATE = "update spans set energy_j = ?, peak_bytes = ?, attributes = ? where rowid = ?"
 
 
 class SpanFile:
@@ -43,10 +43,11 @@ class SpanFile:
                 connection.executemany(_INSERT, [[_valid(value) for value in one] for one in values])
 
     def update(self, rows: Sequence[tuple[int, SpanRow]]) -> None:
-        """Write energy and peak memory of ``(number, row)`` pairs."""
+        """Write what was measured during the spans of ``(number, row)`` pairs."""
         connection = self._open()
         with connection:
-            connection.executemany(_UPDATE, ((row.energy_j, row.peak_bytes, number + 1) for number, row in rows))
+            values = ((row.energy_j, row.peak_bytes, _encode(dict(row.attributes)), number + 1) for number, row in rows)
+            connection.executemany(_UPDATE, values)
 
     def close(self) -> None:
         """Give the file back; a later write opens it again."""

@@ -65,3 +65,11 @@ STREAM_ABANDONED: Final = "llama_cpp.stream.abandoned"
 CELL_ID: Final = "jupyter.cell.id"
 EXECUTION_COUNT: Final = "jupyter.execution_count"
 NOTEBOOK_PATH: Final = "jupyter.notebook.path"
+
+#: What the machine did while a span ran, joined from samples (:mod:`.join`). Of a GPU everything is the whole GPU's.
+MEMORY_MEAN: Final = "llama_cpp.memory_mean_bytes"
+UTIL_MEAN: Final = "llama_cpp.gpu.util_mean"
+UTIL_MAX: Final = "llama_cpp.gpu.util_max"
+ENERGY_PER_TOKEN: Final = "llama_cpp.gpu.energy_j_per_token"
+#: ``counter``, or ``power`` where a card has no counter: then energy is an estimate.
+ENERGY_SOURCE: Final = "llama_cpp.gpu.energy_source"

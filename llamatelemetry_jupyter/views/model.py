@@ -278,10 +278,19 @@ def _merged(owners: Sequence[OwnerBytes]) -> list[OwnerBytes]:
     return list(sums.values())
 
 
+def owner_label(one: OwnerBytes) -> str:
+    """An owner by name: with its library or process where one is known, and a model's file apart from its copies."""
+    label = theme.OWNERS[one.owner]["label"]
+    if one.owner in ("kernel", "other") and one.process:
+        return f"{label}: {one.process}"
+    pages = one.device == "host" and one.owner == "weights" and one.source == "measured"
+    return f"{label}, mapped file" if pages else label
+
+
 def _owner(one: OwnerBytes) -> dict[str, Any]:
     return {
         "owner": one.owner,
-        "label": theme.OWNERS[one.owner]["label"],
+        "label": text(owner_label(one), 60),
         "bytes": one.bytes,
         "filled_bytes": one.filled_bytes,
         "pid": one.pid,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from statistics import median
 from typing import TypedDict
 
-from ..values import OWNERS, DeviceSeries, Samples, ServerSeries
+from ..values import DeviceSeries, Samples, ServerSeries
 from . import theme
 
 Value = float | int | None
@@ -49,7 +49,7 @@ def series_list(samples: Samples) -> list[Series]:
                 "label": theme.OWNERS[owner]["label"],
                 "unit": "B",
             }
-            for owner in _owners(device)
+            for owner in _owner_columns(device)
         ]
     for server in samples.servers[:MAX_SERVERS]:
         for suffix, group, label, unit in (
@@ -142,25 +142,10 @@ def reduce(t_ms: list[float], values: list[list[Value]], max_points: int) -> tup
     return times, reduced
 
 
-def _owners(device: DeviceSeries) -> list[str]:
-    present = {one.owner for owners in device.owners for one in owners}
-    if not present and any(v is not None for v in device.used_bytes):
-        return ["unknown"]
-    return [owner for owner in OWNERS if owner in present]
-
-
-def _owner_columns(device: DeviceSeries) -> dict[str, list[Value]]:
-    names = _owners(device)
-    if not any(device.owners):
-        return {name: list(device.used_bytes) for name in names}
-    out: dict[str, list[Value]] = {name: [] for name in names}
-    for owners in device.owners:
-        sums = dict.fromkeys(names, 0)
-        for one in owners:
-            sums[one.owner] += one.bytes
-        for name in names:
-            out[name].append(sums[name] if owners else None)
-    return out
+def _owner_columns(device: DeviceSeries) -> Mapping[str, Sequence[Value]]:
+    if summed := device.by_owner():
+        return {str(owner): values for owner, values in summed.items()}
+    return {"unknown": device.used_bytes} if any(v is not None for v in device.used_bytes) else {}
 
 
 def _rounded(values: Iterable[float | None], digits: int) -> list[Value]:
@@ -187,7 +172,8 @@ def _ticks(samples: Samples) -> tuple[list[int], dict[int, int]]:
 
 def _spread(t_ns: Sequence[int], ticks: list[int]) -> Callable[[list[int], Sequence[Value]], list[Value]]:
     """A function that lays values of one sampler onto the ticks and carries each on until the next, or to a gap."""
-    carry_ns = CARRY_INTERVALS * _interval(t_ns)
+    # While nobody wants more, there is one sample a second: a shorter silence is none.
+    carry_ns = CARRY_INTERVALS * max(_interval(t_ns), 1e9)
     count = len(ticks)
 
     def spread(places: list[int], values: Sequence[Value]) -> list[Value]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import escape
+from ..telemetry import semconv
 from ..values import SpanRow
 from . import svg
-from .format import clock, count, rate, seconds, short
+from .format import clock, count, rate, seconds, short, size
 from .model import depths, span_dict
 from .picture import waterfall
 from .theme import span_kind
@@ -77,23 +78,45 @@ class Trace(Table):
 
 def spans_table(rows: Sequence[SpanRow]) -> Table:
     """The spans as a table, the newest last."""
-    headers = ("time", "span", "duration", "in", "cached", "out", "tokens/s", "first token", "status", "trace")
+    measured = [_measured(row) for row in rows]
+    # Columns of what was measured are there when a span has such a figure: without a GPU there is no energy.
+    there = [name for name in ("peak memory", *_WHOLE_GPU) if any(name in one for one in measured)]
+    figures = ("duration", "in", "cached", "out", "tokens/s", "first token", *there)
     return Table(
-        headers,
+        ("time", "span", *figures, "status", "trace"),
         tuple(
             (
                 clock(row.start_ns / 1e6),
                 short(row.name, 48),
                 seconds(row.duration_s),
                 *_figures(row),
+                *(found.get(name, "") for name in there),
                 short(row.error_type or "error", 24) if row.status == "error" else "ok",
                 row.trace_id[:8],
             )
-            for row in rows
+            for row, found in zip(rows, measured, strict=True)
         ),
-        frozenset({"duration", "in", "cached", "out", "tokens/s", "first token"}),
+        frozenset(figures),
         _EMPTY,
     )
+
+
+_WHOLE_GPU = ("GPU energy", "J/token", "GPU busy")
+
+
+def _measured(row: SpanRow) -> dict[str, str]:
+    """What was measured while the span ran, in words; ``≈`` is an estimate. Of a GPU it is the whole GPU's."""
+    found: dict[str, str] = {}
+    if row.peak_bytes is not None:
+        found["peak memory"] = size(row.peak_bytes)
+    guess = "≈ " if row.attributes.get(semconv.ENERGY_SOURCE) == "power" else ""
+    if row.energy_j is not None:
+        found["GPU energy"] = f"{guess}{rate(row.energy_j)} J"
+    if isinstance(per_token := row.attributes.get(semconv.ENERGY_PER_TOKEN), float):
+        found["J/token"] = f"{guess}{per_token:.3g}"
+    if isinstance(busy := row.attributes.get(semconv.UTIL_MEAN), float):
+        found["GPU busy"] = f"{busy:.0%}"
+    return found
 
 
 def _figures(row: SpanRow) -> tuple[str, str, str, str, str]:
@@ -136,6 +159,14 @@ def trace_tree(rows: Sequence[SpanRow]) -> Trace:
             facts.append(f"{rate(row.decode_tokens_per_s)} tokens/s")
         if row.ttft_s is not None:
             facts.append(f"first token {seconds(row.ttft_s)}")
+        found = _measured(row)
+        if "peak memory" in found:
+            facts.append(f"peak {found['peak memory']}")
+        if "GPU energy" in found:
+            per_token = f", {found['J/token']} J/token" if "J/token" in found else ""
+            facts.append(f"{found['GPU energy']}{per_token} (whole GPU)")
+        if "GPU busy" in found:
+            facts.append(f"GPU busy {found['GPU busy']}")
         if row.status == "error":
             facts.append(f"error: {short(row.error_type or 'unknown', 40)}")
         bar = "\u00b7" * left + "█" * width + "\u00b7" * (_BAR - left - width)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from llamatelemetry_jupyter.gpu.owners import (
     Engine,
+    Held,
     ProcessBytes,
     Resident,
     closed,
@@ -36,7 +37,7 @@ def table(owners):
     return {o.owner: (o.bytes, o.source) for o in owners}
 
 
-def on_gpu(processes, *, used=800, total=1000, free=180, engines=None, trusted=True, before=None):
+def on_gpu(processes, *, used=800, total=1000, free=180, engines=None, trusted=True, before=None, held=()):
     engines = [engine(CUDA, gpus=(GPU, "GPU-b"))] if engines is None else engines
     return gpu_owners(
         GPU,
@@ -48,6 +49,7 @@ def on_gpu(processes, *, used=800, total=1000, free=180, engines=None, trusted=T
         kernel_pid=1,
         trusted=trusted,
         before=before,
+        held=held,
     )
 
 
@@ -156,11 +158,13 @@ def test_buffers_of_another_gpu_are_not_counted_here():
     st.lists(st.tuples(st.sampled_from([1, 7, 8, 9]), st.none() | st.integers(0, 3000)), max_size=5),
     st.booleans(),
     st.none() | st.integers(0, 3000),
+    st.lists(st.integers(0, 3000), max_size=2),
 )
-def test_owners_of_a_gpu_always_sum_to_its_total(used, free, processes, trusted, before):
+def test_owners_of_a_gpu_always_sum_to_its_total(used, free, processes, trusted, before, held):
     total = used + free + 20
     listed = [ProcessBytes(pid, size) for pid, size in dict(processes).items()]
-    owners = on_gpu(listed, used=used, total=total, free=free, trusted=trusted, before=before)
+    held = [Held("torch", size) for size in held]
+    owners = on_gpu(listed, used=used, total=total, free=free, trusted=trusted, before=before, held=held)
     assert sum(o.bytes for o in owners) == total
     assert all(o.bytes >= 0 for o in owners)
 
@@ -191,3 +195,36 @@ def test_visible_devices_are_read_as_cuda_reads_them():
     assert visible(devices, "GPU-b") == ("GPU-bb",)
     assert visible(devices, "1,-1,0") == ("GPU-bb",)
     assert visible(devices, "") == ()
+
+
+def test_mapped_weights_are_measured_apart_and_the_rest_of_the_engine_follows_its_word():
+    resident = Resident(7, anon_bytes=80, file_bytes=100, weights_bytes=70, weights_mapped=80)
+    owners = host_owners(1000, 800, [(engine(), resident)], None)
+    weights = [(o.bytes, o.source) for o in owners if o.owner == "weights"]
+    assert weights == [(70, "measured"), (12, "engine")]  # 92 announced, 80 of them mapped and 70 of those in memory
+    assert table(owners)["context"] == (180 - 70 - 12 - 45 - 15 - 1, "estimate")
+    assert sum(o.bytes for o in owners if o.pid == 7) == 180
+
+
+def test_other_processes_are_named_as_far_as_they_fit_into_what_is_left():
+    others = [ProcessBytes(8, 150, "game"), ProcessBytes(9, 100, "late"), ProcessBytes(10, 30, "editor")]
+    owners = host_owners(1000, 800, [], None, others)
+    assert [(o.process, o.bytes) for o in owners if o.owner == "other"] == [("game", 150), ("editor", 30), (None, 20)]
+
+
+def test_what_libraries_of_this_kernel_hold_is_a_part_of_what_the_driver_lists():
+    owners = on_gpu([ProcessBytes(7, 720), ProcessBytes(1, 60, "python3")], held=[Held("torch", 40)])
+    kernel = [(o.process, o.bytes, o.source) for o in owners if o.owner == "kernel"]
+    assert kernel == [("torch", 40, "estimate"), ("python3", 20, "measured")]
+
+
+def test_where_the_driver_lists_nothing_libraries_are_all_that_is_known_of_this_kernel():
+    owners = on_gpu([], before=60, held=[Held("torch", 40), Held("cupy", 10)])
+    assert [(o.process, o.bytes) for o in owners if o.owner == "kernel"] == [("torch", 40), ("cupy", 10)]
+    assert sum(o.bytes for o in owners if o.pid == 7) == 800 - 50 - 60
+    assert table(owners)["unknown"] == (80, "measured")
+
+
+def test_libraries_that_claim_more_than_is_used_are_cut():
+    owners = on_gpu(None, engines=[], used=30, free=970, held=[Held("torch", 40)])
+    assert table(owners) == {"kernel": (30, "estimate"), "free": (970, "measured")}

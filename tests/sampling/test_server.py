@@ -129,7 +129,8 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
     buffers = (EngineBuffer("CPU", "kv", 45 * MIB), EngineBuffer("CPU_Mapped", "weights", 92 * MIB))
     served = handle(engine.url, api_key=engine.key, pid=pid, pid_start=process_start(pid), buffers=buffers, owned=True)
     state = tmp_path / f"{environment.kernel_key()}.default.server.json"
-    sampler = SamplerProcess(hz=5)
+    sampler = SamplerProcess()
+    wish = sampler.want(5)
     sampler.start()
     try:
         until(lambda: sampler.source.latest().devices)
@@ -144,7 +145,9 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
         found = owners()
         assert (found["kv"].bytes, found["kv"].pid, found["kv"].process) == (45 * MIB, pid, "default")
         assert 0 < found["kv"].filled_bytes < 45 * MIB
-        assert found["weights"].bytes == 92 * MIB
+        # Pages of the file count by share: other tests' engines may map it too.
+        assert 10 * MIB < found["weights"].bytes < 93 * MIB
+        assert found["weights"].source == "measured"
         assert found["context"].bytes > 0
         latest = sampler.source.latest()
         assert sum(o.bytes for o in latest.devices[0].owners[0]) == latest.devices[0].total_bytes[0]
@@ -153,6 +156,7 @@ def test_the_sampler_finds_a_server_by_its_state_file_and_splits_its_memory(engi
         until(lambda: sampler.source.latest().servers[0].state[0] == "stopped")
         until(lambda: "kv" not in {o.owner for o in sampler.source.latest().devices[0].owners[0]})
     finally:
+        wish.close()
         sampler.stop()
     assert sampler.log_path.read_text() == ""
     assert engine.key not in sampler.source.path.read_bytes().decode("latin-1")

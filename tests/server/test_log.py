@@ -6,7 +6,7 @@ import json
 import sys
 
 import pytest
-from gpu.fakenvml import FakeNvml
+from gpu.replay import Replay
 
 from llamatelemetry_jupyter.server.failures import cpu_fallback, explain
 from llamatelemetry_jupyter.server.log import Parser, Tail, device_of, last_lines
@@ -159,7 +159,7 @@ BUFFERS = (EngineBuffer("CPU", "weights", 1), EngineBuffer("CPU", "kv", 1))
 
 
 def test_a_model_on_the_cpu_beside_gpus_is_noticed(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(2))
+    monkeypatch.setitem(sys.modules, "pynvml", Replay("t4x2", at=0.0))
     monkeypatch.setattr("ctypes.CDLL", lambda name: None)
     found = cpu_fallback(None, BUFFERS, ["nothing"])
     assert found.cause.startswith("2 GPUs (")
@@ -169,7 +169,7 @@ def test_a_model_on_the_cpu_beside_gpus_is_noticed(monkeypatch):
     assert cpu_fallback(0, BUFFERS, []) is None  # it was asked for
     assert cpu_fallback(None, (*BUFFERS, EngineBuffer("CUDA1", "kv", 1)), []) is None
     assert cpu_fallback(None, (), []) is None  # nothing is known
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(driver=False))
+    monkeypatch.setitem(sys.modules, "pynvml", Replay("none", at=0.0))
     assert cpu_fallback(None, BUFFERS, []) is None
     ignored = ["warning: no usable GPU found, --gpu-layers option will be ignored"]
     assert cpu_fallback(None, BUFFERS, ignored) is None

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import fakellama
 import pytest
-from gpu.fakenvml import FakeNvml
+from gpu.replay import Replay
 
 from llamatelemetry_jupyter.environment import kernel_key, process_start, runtime_dir
 from llamatelemetry_jupyter.errors import GGUFError, ModelError, ServerError
@@ -107,7 +107,7 @@ def test_a_block_ends_its_server_also_with_a_request_in_flight():
 
 
 def test_a_model_on_the_cpu_beside_gpus_is_an_event_and_a_warning(manager, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(2))
+    monkeypatch.setitem(sys.modules, "pynvml", Replay("t4x2", at=0.0))
     monkeypatch.setattr("ctypes.CDLL", lambda name: None)
     events = []
     manager._on_event = events.append

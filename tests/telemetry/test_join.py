@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from llamatelemetry_jupyter.telemetry import semconv
 from llamatelemetry_jupyter.telemetry.join import fill
-from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, SpanRow
+from llamatelemetry_jupyter.telemetry.store import SpanStore
+from llamatelemetry_jupyter.values import ActivitySeries, DeviceSample, OwnerBytes, Samples, SpanRow
 
 pytestmark = pytest.mark.floor
 SECOND = 10**9
@@ -78,3 +82,101 @@ def test_other_spans_stay_as_they_are():
     ]
     assert all(new is old for new, old in zip(fill(rows, ONE), rows, strict=True))
     assert fill([span(0, 1)], Memory())[0] == span(0, 1)
+
+
+# ------------------------------------------------------------------------------------------ utilisation, mean, estimates
+
+
+def reading(t, device="GPU-1", *, util=None, watts=None, joules=None, held=100, used=500):
+    owners = (OwnerBytes(device, "weights", held),) if held else (OwnerBytes(device, "free", 1),)
+    return DeviceSample(int(t * SECOND), device, used, 1000, util, None, watts, joules, owners=owners if used else ())
+
+
+def measured(row, *readings, activity=()):
+    source = Memory(*readings)
+    source.samples = Samples(source.samples.devices, (), activity)
+    (new,) = fill([row], source)
+    return new
+
+
+def fine(*points, device="GPU-1"):
+    """The driver's own readings: (seconds, util, watts)."""
+    times, utils, watts = zip(*points, strict=True)
+    return ActivitySeries(device, [int(t * SECOND) for t in times], list(utils), list(watts))
+
+
+def test_utilisation_is_the_mean_and_the_maximum_of_exactly_the_interval():
+    ticks = [reading(t, util=u) for t, u in ((0, 0.0), (1, 0.2), (2, 0.8), (3, 0.4))]
+    new = measured(span(0.5, 2.5), *ticks)
+    assert new.attributes[semconv.UTIL_MEAN] == pytest.approx((0.5 * 0.2 + 0.8 + 0.5 * 0.4) / 2)
+    assert new.attributes[semconv.UTIL_MAX] == 0.8
+
+
+def test_the_drivers_own_readings_tell_about_a_call_between_two_ticks():
+    ticks = [reading(0, util=0.0, joules=100.0), reading(1, util=0.3, joules=140.0)]
+    own = fine(
+        (0, None, 10.0),
+        (0.0, 0.0, None),
+        (0.5, 0.1, None),
+        (0.5, None, 10.0),
+        (0.7, 0.9, None),
+        (0.7, None, 150.0),
+        (1, 0.0, None),
+        (1, None, 16.0 + 2 / 3),
+    )
+    new = measured(span(0.5, 0.7), *ticks, activity=(own,))
+    assert (new.attributes[semconv.UTIL_MEAN], new.attributes[semconv.UTIL_MAX]) == (pytest.approx(0.9), 0.9)
+    assert new.energy_j == pytest.approx(30.0)  # of the counter's 40: 5 + 30 + 5
+    assert new.attributes[semconv.ENERGY_SOURCE] == "counter"
+    elsewhere = fine((0.6, 0.9, None), (0.6, None, 150.0))  # does not cover the call: the ticks have to do
+    coarse = measured(span(0.5, 0.7), *ticks, activity=(elsewhere,))
+    assert (coarse.energy_j, coarse.attributes[semconv.UTIL_MAX]) == (pytest.approx(8.0), 0.3)
+
+
+def test_energy_per_token_is_the_calls_energy_by_its_output():
+    row = replace(span(0, 2), output_tokens=20)
+    new = measured(row, reading(0, joules=0.0), reading(2, joules=50.0))
+    assert new.attributes[semconv.ENERGY_PER_TOKEN] == pytest.approx(2.5)
+    assert (
+        semconv.ENERGY_PER_TOKEN not in measured(span(0, 2), reading(0, joules=0.0), reading(2, joules=50.0)).attributes
+    )
+
+
+def test_a_card_without_a_counter_has_the_integral_of_its_power_marked_as_such():
+    new = measured(span(0.5, 2), reading(0, watts=30.0), reading(1, watts=100.0), reading(2, watts=50.0))
+    assert new.energy_j == pytest.approx(0.5 * 100 + 50)
+    assert new.attributes[semconv.ENERGY_SOURCE] == "power"
+    assert measured(span(0.5, 2), reading(0, watts=30.0), reading(2, watts=None)).energy_j is None
+
+
+def test_a_card_that_no_engine_uses_is_left_out():
+    idle = [reading(t, "GPU-2", util=0.0, joules=1000.0 * t, held=0) for t in range(3)]
+    used = [reading(t, util=0.5, joules=10.0 * t) for t in range(3)]
+    new = measured(span(0, 2), *used, *idle)
+    assert (new.energy_j, new.attributes[semconv.UTIL_MEAN]) == (pytest.approx(20.0), 0.5)
+    unknown = [replace(one, owners=(OwnerBytes(one.device, "unknown", 9),)) for one in (*used, *idle)]
+    assert measured(span(0, 2), *unknown).energy_j == pytest.approx(2020.0)  # nobody knows which: all
+
+
+def test_mean_memory_is_weighed_by_time_and_summed_over_devices():
+    ticks = [reading(0, held=100), reading(1, held=300), reading(0, "host", held=50), reading(1, "host", held=0)]
+    new = measured(span(0.5, 2), *ticks)
+    assert new.attributes[semconv.MEMORY_MEAN] == round((0.5 * 100 + 300) / 1.5 + 0.5 * 50 / 1.5)
+
+
+def test_a_gpu_that_was_lost_meanwhile_has_no_mean_and_no_energy():
+    ticks = [reading(0, util=0.1, joules=0.0), reading(1, used=None), reading(2, util=0.1, joules=9.0)]
+    new = measured(span(0.2, 1.8), *ticks)
+    assert new.energy_j is None
+    assert not {semconv.MEMORY_MEAN, semconv.UTIL_MEAN, semconv.ENERGY_SOURCE} & set(new.attributes)
+
+
+def test_what_was_measured_is_still_there_when_the_file_is_opened_again(tmp_path):
+    source = Memory(reading(0, util=0.5, joules=0.0), reading(2, util=0.5, joules=50.0))
+    source.latest = lambda: source.samples
+    store = SpanStore(tmp_path / "spans.sqlite", samples=source)
+    store.append(replace(span(0, 1), attributes={"kept": "yes"}))
+    store.flush()
+    store.close()
+    (row,) = SpanStore(tmp_path / "spans.sqlite").rows()
+    assert (row.energy_j, row.attributes["kept"], row.attributes[semconv.UTIL_MAX]) == (25.0, "yes", 0.5)

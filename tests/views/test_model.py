@@ -73,7 +73,7 @@ def test_rates_come_from_counters_and_survive_a_restart():
 
 
 def test_samples_of_one_round_share_a_time_and_a_silence_is_a_gap():
-    step = 500_000_000
+    step = 10**9
     devices = [DeviceSample(T0 + n * step, "host", 1, 2) for n in range(20)]
     servers = [
         ServerSample(T0 + n * step + 3_000_000, "a", "ready", slots_busy=n) for n in range(20) if not 5 <= n < 15
@@ -86,6 +86,17 @@ def test_samples_of_one_round_share_a_time_and_a_silence_is_a_gap():
     assert busy[:6] == [0, 1, 2, 3, 4, 4]
     assert busy[8:15] == [None] * 7
     assert busy[15:] == [15, 16, 17, 18, 19]
+
+
+def test_seconds_between_idle_samples_are_no_gap_beside_ten_samples_a_second():
+    at = [*range(10), *(10 + n / 10 for n in range(100)), *range(20, 30)]
+    devices = [DeviceSample(T0 + int(t * 10**9), "host", 1, 2) for t in at]
+    servers = [ServerSample(T0 + int(t * 10**9) + 300_000_000, "a", "ready", slots_busy=1) for t in at]
+    samples = Samples.of(devices, servers)
+    series = series_list(samples)
+    _, values = columns(samples, series)
+    assert [v for v in values[[s["id"] for s in series].index("slots/a/busy")][1:] if v != 1] == []
+    assert [v for v in values[[s["id"] for s in series].index("mem/host/unknown")] if v != 1] == []
 
 
 def test_reduction_keeps_every_columns_extremes():

@@ -1,10 +1,12 @@
 """Tables and trees: aligned text for terminals, plain HTML for pages, harmless in both."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from viewworld import HOSTILE, hostile, trace
 
+from llamatelemetry_jupyter.telemetry.semconv import ENERGY_PER_TOKEN, ENERGY_SOURCE, UTIL_MEAN
 from llamatelemetry_jupyter.views import format as numbers
 from llamatelemetry_jupyter.views.text import Table, spans_table, trace_tree
 
@@ -19,8 +21,22 @@ def test_a_table_is_aligned():
 def test_spans_table_has_figures_for_calls_only():
     lines = str(spans_table(trace(1, 0))).splitlines()
     assert len(lines) == 6
-    assert re.search(r"chat smollm2-135m +2\.15 s +34 +12 +96 +47\.5 +0\.15 s +ok", lines[2])
+    assert re.search(r"chat smollm2-135m +2\.15 s +34 +12 +96 +47\.5 +0\.15 s +310 MiB +ok", lines[2])
     assert "n/a" not in "\n".join(lines)
+
+
+def test_what_was_measured_is_shown_where_it_was_and_says_whose_it_is():
+    cell, chat, *phases = trace(1, 0)
+    assert "GPU" not in str(spans_table([cell, chat]))
+    attributes = {ENERGY_PER_TOKEN: 0.4375, UTIL_MEAN: 0.914}
+    chat = replace(chat, energy_j=42.0, attributes={**chat.attributes, **attributes, ENERGY_SOURCE: "counter"})
+    head, *lines = str(spans_table([cell, chat])).splitlines()
+    assert re.search("peak memory +GPU energy +J/token +GPU busy", head)
+    assert re.search(r"310 MiB +42\.0 J +0\.438 +91% +ok", lines[1])
+    tree = str(trace_tree([cell, chat, *phases]))
+    assert "peak 310 MiB, 42.0 J, 0.438 J/token (whole GPU), GPU busy 91%" in tree
+    guessed = replace(chat, attributes={**chat.attributes, ENERGY_SOURCE: "power"})
+    assert "≈ 42.0 J, ≈ 0.438 J/token (whole GPU)" in str(trace_tree([guessed]))
 
 
 def test_an_error_is_named():

@@ -1,0 +1,147 @@
+"""The GPUs of a sampler: each is read by a thread of its own, so that one that does not answer delays nobody else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from .. import clock
+from ..gpu.nvml import Gpu, Nvml, Point, Reading
+from ..values import ActivitySample, DeviceInfo, DeviceSample
+from .records import Sample
+
+#: A reading that takes longer is n/a until it comes.
+LATE_S = 1.0
+_REVIVE_S = 1.0
+# Readings of the driver's own are believed if they are from the last minute; a wall clock that was set by more than
+# this in between makes their times meaningless.
+_OLDEST_NS, _STEPPED_NS = 60_000_000_000, 50_000_000
+
+
+class Gpus:
+    """Finds the GPUs, reads them when told to, and finds them again after a restart of the driver.
+
+    ``make`` turns a reading into a sample, on the thread of that GPU; ``write`` takes it. ``described`` is called, on
+    any thread, when names and sizes are known. Nothing here waits for a GPU.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, Reading], DeviceSample],
+        write: Callable[[Sample], None],
+        described: Callable[[], None],
+        open_nvml: Callable[[], Nvml] = Nvml,
+    ) -> None:
+        self._make, self._write, self._described, self._open = make, write, described, open_nvml
+        self._watches: tuple[_Watch, ...] = ()
+        self._nvml: Nvml | None = None
+
+    def start(self) -> None:
+        """Look for GPUs from now on; returns at once, because a driver may hang as soon as it is opened."""
+        threading.Thread(target=self._run, name="gpus", daemon=True).start()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The ids of the GPUs in NVML's order."""
+        return tuple(watch.gpu.device for watch in self._watches)
+
+    @property
+    def infos(self) -> tuple[DeviceInfo, ...]:
+        """Names and sizes, as far as they are known."""
+        return tuple(watch.info for watch in self._watches if watch.info is not None)
+
+    @property
+    def mismatch_s(self) -> float:
+        """As :attr:`.Nvml.mismatch_s`."""
+        return self._nvml.mismatch_s if self._nvml is not None else 0.0
+
+    def tick(self) -> None:
+        """Have every GPU read that is not being read already; one that is late gets a sample without figures."""
+        for watch in self._watches:
+            watch.tick()
+
+    def _run(self) -> None:
+        nvml = self._nvml = self._open()
+        while nvml.present:
+            known = {watch.gpu: watch for watch in self._watches}
+            if known.keys() != set(nvml.gpus):
+                self._watches = tuple(known.get(gpu) or _Watch(gpu, nvml, self) for gpu in nvml.gpus)
+                self._described()
+            time.sleep(_REVIVE_S)
+            nvml.revive()
+
+    def heard(self, watch: _Watch, reading: Reading, points: tuple[list[Point], list[Point]]) -> None:
+        """Write what a watch has read."""
+        sample = self._make(watch.gpu.device, reading)
+        self._write(watch.seen(sample))
+        if (activity := watch.activity(*points)) is not None:
+            self._write(activity)
+
+    def late(self, watch: _Watch) -> None:
+        """Write that a watch has nothing."""
+        self._write(watch.seen(DeviceSample(clock.now_ns(), watch.gpu.device, None, None)))
+
+    def described(self) -> None:
+        """A watch knows its GPU's name."""
+        self._described()
+
+
+class _Watch:
+    """The thread of one GPU."""
+
+    def __init__(self, gpu: Gpu, nvml: Nvml, owner: Gpus) -> None:
+        self.gpu = gpu
+        self.info: DeviceInfo | None = None
+        self._nvml, self._owner = nvml, owner
+        self._go = threading.Event()
+        self._asked: float | None = None
+        self._good_ns: int | None = None
+        self._seen_us = (0, 0)
+        self._offset_ns: int | None = None
+        threading.Thread(target=self._run, name=gpu.device, daemon=True).start()
+
+    def tick(self) -> None:
+        """Read now, unless the last reading still runs."""
+        if self._asked is None:
+            self._asked = time.monotonic()
+            self._go.set()
+        elif time.monotonic() - self._asked > LATE_S:
+            self._owner.late(self)
+
+    def seen(self, sample: DeviceSample) -> DeviceSample:
+        """``sample``; one without figures says since when."""
+        if sample.used_bytes is not None:
+            self._good_ns = sample.t_ns
+            return sample
+        return DeviceSample(sample.t_ns, sample.device, None, None, since_ns=self._good_ns)
+
+    def _run(self) -> None:
+        while True:
+            self._go.wait()
+            self._go.clear()
+            if self.info is None and (info := self._nvml.info(self.gpu)) is not None:
+                self.info = info
+                self._owner.described()
+            reading = self._nvml.read(self.gpu)
+            points = self._nvml.activity(self.gpu, self._seen_us)
+            self._owner.heard(self, reading, points)
+            self._asked = None
+
+    def activity(self, util: list[Point], power: list[Point]) -> ActivitySample | None:
+        """The driver's own readings by our clock; what can't be from the last minute is dropped."""
+        wall_ns, now = time.time_ns(), clock.now_ns()
+        offset, before = now - wall_ns, self._offset_ns
+        self._offset_ns = offset
+        self._seen_us = (_newest(util, self._seen_us[0]), _newest(power, self._seen_us[1]))
+        if before is not None and abs(offset - before) > _STEPPED_NS:
+            self._seen_us = (wall_ns // 1000, wall_ns // 1000)
+            return None
+        points: list[tuple[int, float | None, float | None]] = [(t * 1000 + offset, value, None) for t, value in util]
+        points += [(t * 1000 + offset, None, value) for t, value in power]
+        kept = sorted((p for p in points if now - _OLDEST_NS <= p[0] <= now), key=lambda p: p[0])
+        return ActivitySample(kept[-1][0], self.gpu.device, tuple(kept)) if kept else None
+
+
+def _newest(points: list[Point], before: int) -> int:
+    return max([before, *(t for t, _ in points)])
