@@ -23,6 +23,9 @@ from .shape import ModelShape
 CONTEXT_BYTES = 450 << 20
 #: With pipeline parallelism inputs are kept so many times (GGML_SCHED_MAX_COPIES). Unverified.
 _COPIES = 4
+#: Of the host's free memory at most the margin stays free, and at most one part in so many: on a small machine a whole
+#: GiB would be more than a small model needs.
+_SPARED = 5
 _CUDA_ROW = 512  # MATRIX_ROW_PADDING: rows of quantised weights on a GPU are padded at the end of the tensor
 _BLOCKS = {name: (block, size) for name, block, size in TENSOR_TYPES.values()}
 
@@ -178,7 +181,7 @@ def quantised(shape: ModelShape, bits: float) -> ModelShape:
     share = shape.parameters * bits / 8 / max(sum(t.bytes or 0 for t in shape.tensors), 1)
 
     def resized(tensor: TensorInfo) -> TensorInfo:
-        return replace(tensor, kind="", bytes=round((tensor.bytes or 0) * share))
+        return replace(tensor, kind="", bytes=round((tensor.bytes or 0) * share), offset=round(tensor.offset * share))
 
     layers = (
         replace(x, weight_bytes=round(x.weight_bytes * share), expert_bytes=round(x.expert_bytes * share))
@@ -241,7 +244,7 @@ def _on_host(shape: ModelShape, host: Device, layers: range, demand: Demand, *, 
         compute=compute_bytes(shape, demand, 0, None if alone else len(layers)),
         output=4 * demand.slots * shape.vocabulary,
         context=0,
-        margin=MARGIN_BYTES,
+        margin=min(MARGIN_BYTES, host.free_bytes // _SPARED),
     )
 
 

@@ -20,8 +20,6 @@ from .settings import DEFAULT_CONTEXT, ServerSettings
 #: A context that nobody asked for is lowered to this at least to keep a model whole on the GPUs; below it layers move
 #: to the host. llama.cpp's --fit-ctx stops at 4,096 for the same reason; what is asked in a notebook is shorter.
 LEAST_CONTEXT = 2048
-#: So much less than usual may stay free where nothing fits otherwise: a quarter of it remains.
-_LESS = MARGIN_BYTES * 3 // 4
 _OWNERS: tuple[Owner, ...] = ("weights", "kv", "compute", "output", "context")
 
 
@@ -70,11 +68,6 @@ class Forecast:
     def spare(self) -> int:
         """Bytes that stay free on the device where it is tightest; negative: so much is missing."""
         return min(share.device.free_bytes - share.used for share in self.plan.shares)
-
-    def tight(self) -> Forecast:
-        """The same where less stays free on each device: for what does not fit otherwise."""
-        gpus = tuple(replace(gpu, free_bytes=gpu.free_bytes + _LESS) for gpu in self.gpus)
-        return replace(self, gpus=gpus, host=replace(self.host, free_bytes=self.host.free_bytes + _LESS))
 
     def whole(self) -> Plan:
         """The plan with every layer where it is fast, whether it fits or not."""
@@ -166,7 +159,4 @@ def _lower(found: Forecast) -> int | None:
         if found.plan.fits:
             return None
         context = largest_context(shape, found.gpus, found.host, usual, whole=False)
-    if context is None and not found.fits:
-        tight = found.tight()
-        context = largest_context(shape, tight.gpus, tight.host, usual, layers, whole=not choice)
     return context if context is not None and context < usual.ctx else None

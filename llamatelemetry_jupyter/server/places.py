@@ -44,16 +44,16 @@ def places(
 def freed(server: ServerHandle | None) -> dict[str, int]:
     """Bytes that come back when ``server`` ends, by the engine's name of the device.
 
-    Of a GPU its buffers and the assumed context; of the host what its process holds alone: pages of a mapped file
-    count as available already.
+    Of a GPU its buffers and the assumed context; of the host its buffers as far as its process holds them alone:
+    pages of a mapped file, and what was never touched, count as available already.
     """
     if server is None or not server.owned:
         return {}
-    back: dict[str, int] = {HOST: _private(server.pid)}
+    back: dict[str, int] = {HOST: 0}
     for buffer in server.buffers:
-        if gpu_index(buffer.device) is not None:
-            back[buffer.device] = back.get(buffer.device, CONTEXT_BYTES) + buffer.bytes
-    return back
+        context = 0 if gpu_index(buffer.device) is None else CONTEXT_BYTES
+        back[buffer.device] = back.get(buffer.device, context) + buffer.bytes
+    return back | {HOST: min(back[HOST], _private(server.pid))}
 
 
 def _seen(settings: ServerSettings, runtime: Runtime) -> list[Device]:

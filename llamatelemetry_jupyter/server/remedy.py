@@ -54,12 +54,7 @@ def explained(failure: Failure, found: Forecast, asked: str, server: str) -> Fai
 def _remedy(found: Forecast, asked: str, server: str, *, short: bool, ask: bool) -> str:
     name = "" if server == "default" else f" --name {server}"
     forms = cache(lambda: catalogue.forms(asked, ask=ask))
-    return (
-        _smaller_start(found, forms, name, short=short)
-        or _smaller_start(found.tight(), forms, name, short=short)
-        or _smaller_model(found, asked, name)
-        or "%llama models list"
-    )
+    return _smaller_start(found, forms, name, short=short) or _smaller_model(found, asked, name) or "%llama models list"
 
 
 def _smaller_start(found: Forecast, forms: Callable[[], Mapping[str, str]], name: str, *, short: bool) -> str | None:
@@ -69,13 +64,13 @@ def _smaller_start(found: Forecast, forms: Callable[[], Mapping[str, str]], name
     enough = min(LEAST_CONTEXT, max(demand.ctx // 2, _LEAST))
     below = demand.ctx - 1 if short else demand.ctx // 2  # where the plan was wrong, half of it may go
 
-    def context(slots: int) -> int:
+    def context(slots: int, at_most: int) -> int:
         wanted = replace(demand, slots=slots)
-        return min(largest_context(found.shape, found.gpus, found.host, wanted, layers) or 0, below)
+        return min(largest_context(found.shape, found.gpus, found.host, wanted, layers) or 0, at_most)
 
-    if (most := context(demand.slots)) >= enough:
+    if (most := context(demand.slots, below)) >= enough:
         return f"{again} --ctx {most}"
-    if demand.slots > 1 and (alone := context(1)) >= enough:
+    if demand.slots > 1 and (alone := context(1, demand.ctx)) >= enough:
         return f"{again} --slots 1 --ctx {alone}"
     if layers and found.gpus and (less := plan(found.shape, found.gpus, found.host, demand).gpu_layers) < layers:
         return f"{again} --gpu-layers {less}"

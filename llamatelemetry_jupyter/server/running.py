@@ -124,9 +124,11 @@ class Running:
 
     def foretell(self) -> None:
         """Warn where the forecast says that memory will be short; what the engine says of that is then no news."""
-        problem = remedy.warning(self.forecast, self.asked, self.parser.server) if self.forecast is not None else None
+        if self.forecast is None:
+            return
+        problem = remedy.warning(self.forecast, self.asked, self.parser.server)
+        self.parser.short = problem is not None or self.forecast.usual is not None
         if problem is not None:
-            self.parser.short = True
             self.warn(problem)
 
     def warn(self, problem: failures.Failure) -> None:
