@@ -169,6 +169,7 @@ class Session:
         replace: bool = False,
         keep: bool = False,
         on_progress: Callable[[str, float | None], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
         timeout_s: float = 120.0,
         **settings: Any,
     ) -> ServerHandle:
@@ -180,7 +181,7 @@ class Session:
         wanted = ServerSettings(model=model, **settings)
         self.sampler.start()
         manager = self.manager_of(name)
-        return manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace, keep=keep)
+        return manager.start(wanted, runtime, on_progress, timeout_s, replace=replace, keep=keep, on_notice=on_notice)
 
     def attach(
         self, url: str | None = None, api_key: str | None = None, *, name: str = DEFAULT, timeout_s: float = 10.0
