@@ -277,12 +277,17 @@ class Session:
         )
 
     def settle(self) -> None:
-        """Wait for a reading from after the last call's end, 1.2 s at most: in an older one its slot looks busy."""
+        """Wait for readings from after the last call's end, 1.2 s at most, and let its spans have them.
+
+        In an older one its slot looks busy, and what the call took is not known yet.
+        """
         last = self.spans.rows(last=1)
         deadline = time.monotonic() + _SETTLE_S
         while last and self.handles() and self.sampler.alive and time.monotonic() < deadline:
-            servers = self.samples.latest().servers
-            if servers and all(one.t_ns[-1] > last[0].end_ns for one in servers):
+            latest = self.samples.latest()
+            newest = [d.t_ns[-1] for d in latest.devices] + [s.t_ns[-1] for s in latest.servers]
+            if latest.servers and min(newest) > last[0].end_ns:
+                self.spans.flush()
                 return
             time.sleep(0.05)
 
