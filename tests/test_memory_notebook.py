@@ -93,7 +93,7 @@ def test_with_two_t4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     the_call_was_watched(story)
     assert "2 GPUs (Tesla T4) are there, but this engine has no GPU backend" in story.of("%llama start")
     for number in (0, 1):
-        assert re.search(rf"GPU {number} · Tesla T4 +[\d.]+ GiB of 15\.0 GiB used", story.of("%llama dashboard"))
+        assert re.search(rf"GPU {number} · Tesla T4 +[\d.]+ [MG]iB of 15\.0 GiB used", story.of("%llama dashboard"))
     gpu = story.of("%llama gpu")
     assert re.search(r"^GPU 1 · Tesla T4 +[\d.]+ [MG]iB of 15\.0 GiB .* of 70 W ", gpu, re.M)
     assert re.search(r"^GPU 0 +– +PHB$", gpu, re.M)
