@@ -97,7 +97,9 @@ def test_with_two_t4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = story.of("%llama gpu")
     assert re.search(r"^GPU 1 · Tesla T4 +[\d.]+ [MG]iB of 15\.0 GiB .* of 70 W ", gpu, re.M)
     assert re.search(r"^GPU 0 +– +PHB$", gpu, re.M)
-    joules = re.findall(r"chat smollm2-135m .*?([\d,.]+) J, ([\d,.]+) J/token \(whole GPU\)", story.of("%llama trace"))
-    assert len(joules) == 1
-    assert all(float(number.replace(",", "")) > 0 for number in joules[0])
+    trace = story.of("%llama trace")
+    # On a machine so busy that the sampler missed seconds of the call, the call itself has none: parts of it have.
+    assert re.search(r"[\d,.]+ J.* \(whole GPU\)", trace), trace
+    for tokens, joules, each in re.findall(r"chat .* → (\d+) tokens.*?([\d,.]+) J, ([\d,.]+) J/token", trace):
+        assert float(each) == pytest.approx(float(joules.replace(",", "")) / int(tokens), rel=0.01)
     assert "Tesla T4" in story.html
