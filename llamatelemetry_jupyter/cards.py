@@ -19,7 +19,10 @@ _UNKNOWN_SHARE = 0.97
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One kind of GPU. ``bandwidth_gb_s`` is of its memory, ``fp16_tflops`` dense (tensor cores where it has some)."""
+    """One kind of GPU. ``bandwidth_gb_s`` is of its memory; ``fp16_tflops`` is its fastest dense FP16 rate.
+
+    That is the tensor cores' where it has some, on GeForce cards with sums in FP16: with sums in FP32 it is half.
+    """
 
     name: str
     memory_gib: float
@@ -50,7 +53,7 @@ _CARDS = (
     Card("RTX-3060", 12, 360, 51, "8.6", "NVIDIA GA10x architecture white paper (2021)"),
     Card("RTX-3090", 24, 936, 142, "8.6", "NVIDIA GA102 architecture white paper (2020)"),
     Card("RTX-4060", 8, 272, 60, "8.9", "NVIDIA GeForce RTX 4060 product page (2023)"),
-    Card("RTX-4090", 24, 1008, 330, "8.9", "NVIDIA Ada architecture white paper (2022)"),
+    Card("RTX-4090", 24, 1008, 330, "8.9", "NVIDIA Ada architecture white paper (2022)", usable_gib=23.64),
     Card("RTX-5090", 32, 1792, 419, "12.0", "NVIDIA RTX Blackwell architecture white paper (2025)"),
 )
 _ALIASES = {"a100": "a10040gb", "h100sxm": "h100", "teslat4": "t4", "teslap100": "p100"}

@@ -53,10 +53,21 @@ def _is_batch() -> bool:
     )
 
 
-def _shell_name() -> str | None:
+def _shell() -> object | None:
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def _shell_name() -> str | None:
+    shell = _shell()
     return type(shell).__name__ if shell is not None else None
+
+
+def kernel_id() -> str | None:
+    """The id by which a Jupyter server knows this kernel, from its connection file; ``None`` outside of one."""
+    app = getattr(getattr(_shell(), "kernel", None), "parent", None)
+    name = Path(getattr(app, "connection_file", "")).name
+    return name[len("kernel-") : -len(".json")] if name.startswith("kernel-") and name.endswith(".json") else None
 
 
 def cache_dir() -> Path:

@@ -169,6 +169,7 @@ class Session:
         replace: bool = False,
         keep: bool = False,
         on_progress: Callable[[str, float | None], None] | None = None,
+        on_notice: Callable[[str], None] | None = None,
         timeout_s: float = 120.0,
         **settings: Any,
     ) -> ServerHandle:
@@ -180,7 +181,7 @@ class Session:
         wanted = ServerSettings(model=model, **settings)
         self.sampler.start()
         manager = self.manager_of(name)
-        return manager.start(wanted, runtime, on_progress=on_progress, timeout_s=timeout_s, replace=replace, keep=keep)
+        return manager.start(wanted, runtime, on_progress, timeout_s, replace=replace, keep=keep, on_notice=on_notice)
 
     def attach(
         self, url: str | None = None, api_key: str | None = None, *, name: str = DEFAULT, timeout_s: float = 10.0
@@ -276,12 +277,17 @@ class Session:
         )
 
     def settle(self) -> None:
-        """Wait for a reading from after the last call's end, 1.2 s at most: in an older one its slot looks busy."""
+        """Wait for readings from after the last call's end, 1.2 s at most, and let its spans have them.
+
+        In an older one its slot looks busy, and what the call took is not known yet.
+        """
         last = self.spans.rows(last=1)
         deadline = time.monotonic() + _SETTLE_S
         while last and self.handles() and self.sampler.alive and time.monotonic() < deadline:
-            servers = self.samples.latest().servers
-            if servers and all(one.t_ns[-1] > last[0].end_ns for one in servers):
+            latest = self.samples.latest()
+            newest = [d.t_ns[-1] for d in latest.devices] + [s.t_ns[-1] for s in latest.servers]
+            if latest.servers and min(newest) > last[0].end_ns:
+                self.spans.flush()
                 return
             time.sleep(0.05)
 

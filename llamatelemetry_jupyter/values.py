@@ -320,6 +320,8 @@ class ServerHandle:
     settings_hash: str | None = None
     log_path: str | None = None
     engine: str | None = None
+    #: What the plan said before the start, by the engine's names of devices; empty where it was not made.
+    predicted: tuple[EngineBuffer, ...] = ()
 
     def to_json(self) -> str:
         """The state file's text; holds the API key."""
@@ -329,9 +331,11 @@ class ServerHandle:
     def from_json(cls, text: str) -> ServerHandle:
         """The handle that :meth:`to_json` wrote."""
         read = json.loads(text)
+        read.setdefault("predicted", ())  # a server that was kept by an earlier version
         data = {f.name: read[f.name] for f in fields(cls)}  # a state file holds more than the handle
         data["model"] = ModelRef(**data["model"]) if data["model"] else None
-        data["buffers"] = tuple(EngineBuffer(**b) for b in data["buffers"])
+        for name in ("buffers", "predicted"):
+            data[name] = tuple(EngineBuffer(**b) for b in data[name])
         data["capabilities"] = frozenset(data["capabilities"])
         return cls(**data)
 

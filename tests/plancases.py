@@ -38,8 +38,11 @@ CASES = (
     Case("SmolLM2, slots that do not divide", None, Demand(333, slots=3)),
     Case("SmolLM2, four slots, one cache", None, Demand(2048, slots=4, unified=True)),
     Case("SmolLM2, q8_0 cache", None, Demand(8192, kv_type="q8_0")),
+    Case("SmolLM2, q8_0 keys, f16 values", None, Demand(2048, kv_type="q8_0", value_type="f16")),
     Case("SmolLM2, no flash attention", None, Demand(2048, flash_attention=False)),
     Case("SmolLM2, batches of 2048", None, Demand(4096, ubatch=2048)),
+    Case("SmolLM2, embeddings, two slots", None, Demand(512, slots=2, unified=True, ubatch=512, embeddings=True)),
+    Case("SmolLM2, file not mapped", None, Demand(2048, mapped=False)),
     Case("llama, GQA 4:1, q4_0 cache", _DENSE, Demand(8192, kv_type="q4_0")),
     Case("llama, output matrix of its own", replace(_DENSE, tied=False, vocab=16384), Demand(4096, slots=2)),
     Case("llama, Q4_0 weights", replace(_DENSE, kind="Q4_0"), Demand(4096)),
@@ -48,11 +51,13 @@ CASES = (
     Case("qwen3, normed heads", replace(_DENSE, arch="qwen3", heads=16), Demand(16384)),
     Case("qwen3, experts", replace(_DENSE, arch="qwen3moe", ff=256, experts=16, experts_used=4), Demand(4096)),
     Case("mixtral, experts, Q4_K weights", replace(_DENSE, experts=8, experts_used=2, kind="Q4_K", layers=3), Demand(4096)),
+    Case("the same, file not mapped", replace(_DENSE, experts=8, experts_used=2, kind="Q4_K", layers=3), Demand(4096, mapped=False)),
     Case("phi3, fused matrices", replace(_DENSE, arch="phi3"), Demand(4096)),
     Case("gemma2, window 4096", replace(_DENSE, arch="gemma2"), Demand(8192)),
     Case("gemma3, window 512", _WINDOWS, Demand(8192)),
     Case("gemma3, window 512, two slots", _WINDOWS, Demand(4096, slots=2)),
     Case("gemma3, window 512, two slots, one cache", _WINDOWS, Demand(4096, slots=2, unified=True)),
+    Case("gemma3, window 512, whole caches", _WINDOWS, Demand(4096, whole_windows=True)),
     Case("gemma3, window 512, no flash attention", _WINDOWS, Demand(4096, flash_attention=False)),
     Case("lfm2, convolutions", replace(_DENSE, arch="lfm2", kv_heads=(0, 0, 2, 0, 0, 2), extra={"shortconv.l_cache": 3}), Demand(4096, slots=2)),
 )  # fmt: skip
@@ -63,8 +68,9 @@ params, given = xllamacpp.CommonParams(), json.loads(sys.argv[2])
 params.model.path = sys.argv[1]
 for name, value in given.items():
     setattr(params, name, value)
-params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, sys.argv[3])
-params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, sys.argv[4])
+params.cache_type_k, params.cache_type_v = (getattr(xllamacpp.ggml_type, kind) for kind in sys.argv[3:5])
+params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, sys.argv[5])
+params.load_mode = getattr(xllamacpp.llama_load_mode, sys.argv[6])
 params.cpuparams.n_threads = 1
 server = xllamacpp.Server(params)
 os._exit(0)
@@ -84,18 +90,17 @@ def engine_report(path: Path, demand: Demand) -> dict[str, float]:
     """MiB of ``weights``, ``kv``, ``compute`` and ``output`` as the engine's log says them, each to 0.01."""
     given = {
         "n_ctx": demand.ctx * demand.slots, "n_parallel": demand.slots, "n_batch": demand.batch, "n_ubatch": demand.ubatch,
-        "kv_unified": demand.unified, "port": 0, "warmup": False, "verbosity": 4, "fit_params": False, "cache_ram_mib": 0,
+        "kv_unified": demand.unified, "embedding": demand.embeddings, "swa_full": demand.whole_windows, "port": 0,
+        "warmup": False, "verbosity": 4, "fit_params": False, "cache_ram_mib": 0,
     }  # fmt: skip
-    flash = "ENABLED" if demand.flash_attention else "DISABLED"
+    enums = (
+        *(f"GGML_TYPE_{kind.upper()}" for kind in (demand.kv_type, demand.values)),
+        f"LLAMA_FLASH_ATTN_TYPE_{'ENABLED' if demand.flash_attention else 'DISABLED'}",
+        f"LLAMA_LOAD_MODE_{'MMAP' if demand.mapped else 'NONE'}",
+    )
     done = subprocess.run(
-        [
-            sys.executable, "-c", _HOST, str(path), json.dumps(given), f"GGML_TYPE_{demand.kv_type.upper()}",
-            f"LLAMA_FLASH_ATTN_TYPE_{flash}",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", _HOST, str(path), json.dumps(given), *enums], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     report = dict.fromkeys(("weights", "kv", "compute", "output"), 0.0)
     for _, kind, mib in _BUFFER.findall(done.stderr):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,7 @@ _NEEDED = (
 )  # fmt: skip
 _ROOMS = ("llamatelemetry/", "llamatelemetry_jupyter/", "llamatelemetry_jupyter-")
 _IN_SDIST = ("js/src/dashboard.js", "tests/conftest.py", "notebooks/01-quickstart.ipynb", "Makefile", "README.md")
+_EXTENSION = "llamatelemetry_jupyter.jupyter_server"
 _USE = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -30,6 +33,20 @@ from llamatelemetry_jupyter.widgets.dashboard import Dashboard
 assert len(Dashboard()._esm) > 10_000
 print("version", lt.__version__)
 """
+
+
+def _check_extension(folder: Path) -> None:
+    """Whether Jupyter's server finds the extension by what the wheel alone has laid down, and switched on."""
+    listed = subprocess.run(
+        [folder / "bin" / "jupyter-server", "extension", "list"],
+        capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=folder, check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "JUPYTER_CONFIG_DIR": str(folder / "no-config")},
+    )  # fmt: skip
+    told = listed.stdout + listed.stderr
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in told.splitlines()]
+    at = next((n for n, line in enumerate(lines) if line.startswith(f"{_EXTENSION} enabled")), None)
+    if at is None or not any(line.startswith(f"{_EXTENSION}") and line.endswith("OK") for line in lines[at:]):
+        sys.exit(f"jupyter server extension list does not show {_EXTENSION} as enabled and valid:\n{told}")
 
 
 def main() -> None:
@@ -57,6 +74,10 @@ def main() -> None:
         subprocess.run([*pip, "check"], check=True, stdin=subprocess.DEVNULL)
         # A folder elsewhere: the checkout must not be importable.
         subprocess.run([python, "-c", _USE], check=True, stdin=subprocess.DEVNULL, cwd=folder)
+        subprocess.run(
+            [*pip, "install", "-qq", "--prefer-binary", f"{wheel}[server]"], check=True, stdin=subprocess.DEVNULL
+        )
+        _check_extension(Path(folder))
     for path in (wheel, sdist):
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 

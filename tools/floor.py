@@ -66,7 +66,9 @@ def main() -> None:
     subprocess.run([*pip, "-U", "pip"], check=True)
     constraints = ROOT / "constraints" / "kaggle.txt"
     subprocess.run(
-        [*pip, "--prefer-binary", "-c", constraints, "-e", f"{ROOT}[local,graph]", *_PACKAGES], check=True, cwd=ROOT
+        [*pip, "--prefer-binary", "-c", constraints, "-e", f"{ROOT}[local,graph,server]", *_PACKAGES],
+        check=True,
+        cwd=ROOT,
     )
 
 

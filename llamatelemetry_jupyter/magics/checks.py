@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warn", "missing"]
 
 _DISTRIBUTION = "llamatelemetry-jupyter"
+_EXTENSION = "llamatelemetry_jupyter.jupyter_server"
 _PER_ROW = 4  # packages in a row of the table
 #: Where models and engines come from; the package index is the one that pip is set up with.
 _HOSTS = ("huggingface.co", "github.com")
@@ -63,6 +64,7 @@ def run_all(session: Session | None, *, online: bool = False) -> list[Check]:
         lambda: _gpus(machine),
         lambda: _system(machine),
         _packages,
+        _server_extension,
         _loopback,
         _folders,
         _left_servers,
@@ -184,6 +186,21 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _server_extension() -> Iterator[Check]:
+    """Whether a Jupyter server of this environment would load the extension, by what its own files say."""
+    try:
+        from jupyter_core.paths import jupyter_config_path
+        from jupyter_server.extension.config import ExtensionConfigManager
+    except ImportError:
+        yield Check("server extension", "ok", "no jupyter_server in this environment: it serves none of our samples")
+        return
+    found = ExtensionConfigManager(read_config_path=jupyter_config_path()).get_jpserver_extensions()
+    if found.get(_EXTENSION):
+        yield Check("server extension", "ok", "on, in Jupyter servers of this environment: /llamatelemetry/kernels")
+    else:
+        yield Check("server extension", "ok", f"off (on: jupyter server extension enable {_EXTENSION})")
 
 
 def _loopback() -> Iterator[Check]:

@@ -23,7 +23,7 @@ from .entries import ENTRIES, Entry
 from .fit import Free, beside, pick, place, usual
 from .quants import File, Variant, told, variants
 
-__all__ = ["Entry", "Pick", "choose", "entries", "entry_of", "here", "names", "pull", "readable", "resolve"]
+__all__ = ["Entry", "Pick", "choose", "entries", "entry_of", "forms", "here", "names", "pull", "readable", "resolve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,24 @@ def readable(name_or_path: str | Path, on_progress: Progress | None = None) -> s
         listing, offered = _offered(address)
         return _header(listing, _wanted(address, offered))
     return str(_fetched(address, on_progress or (lambda _stage, _fraction: None))[0])
+
+
+def forms(name_or_path: str | Path, *, ask: bool = True) -> dict[str, str]:
+    """What to type for each quantisation in which the same model is offered; empty for a file, or where nobody knows.
+
+    Without ``ask`` the hub is not asked: then those that are on this machine.
+    """
+    address = _known(name_or_path)
+    if entry := _entry(address):
+        return {quant: f"{entry.id}:{quant}" for quant in entry.quants}
+    if address.scheme != "hf":
+        return {}
+    try:
+        offered = _offered(address)[1] if ask else variants(dict(_cached(address)))
+    except ModelError:
+        return {}
+    base = f"hf:{address.where}{f'@{address.revision}' if address.revision else ''}"
+    return {one.quant: f"{base}:{one.quant}" for one in offered if one.quant}
 
 
 def _fetched(address: Address, say: Progress) -> list[Path]:

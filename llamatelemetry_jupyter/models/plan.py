@@ -14,17 +14,18 @@ from itertools import accumulate
 from typing import Literal
 
 from .compute import compute_bytes
-from .demand import CELLS, Demand, kv_bytes
+from .demand import CELLS, MARGIN_BYTES, Demand, kv_bytes
 from .ggml import TENSOR_TYPES
 from .header import TensorInfo
 from .shape import ModelShape
 
-#: What the engine leaves free on each device before it starts to shrink (common/fit.cpp, --fit-target).
-MARGIN_BYTES = 1024 << 20
 #: CUDA context and kernels per GPU: "unaccounted" in the print of llama.cpp's PR 15860. Unverified on a T4.
 CONTEXT_BYTES = 450 << 20
 #: With pipeline parallelism inputs are kept so many times (GGML_SCHED_MAX_COPIES). Unverified.
 _COPIES = 4
+#: Of the host's free memory at most the margin stays free, and at most one part in so many: on a small machine a whole
+#: GiB would be more than a small model needs.
+_SPARED = 5
 _CUDA_ROW = 512  # MATRIX_ROW_PADDING: rows of quantised weights on a GPU are padded at the end of the tensor
 _BLOCKS = {name: (block, size) for name, block, size in TENSOR_TYPES.values()}
 
@@ -115,7 +116,9 @@ def placed(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Dema
     gpus = gpus[:1] if demand.split == "none" else gpus
     on_gpu = min(gpu_layers, count + 1) if gpus else 0
     start = count + 1 - on_gpu
-    points = list(accumulate(gpu.free_bytes for gpu in gpus))
+    parts = demand.tensor_split[: len(gpus)] or [gpu.free_bytes for gpu in gpus]
+    parts = [*parts, *[0] * (len(gpus) - len(parts))]
+    points = list(accumulate(parts))
     where: list[list[int]] = [[] for _ in gpus]  # layer numbers; `count` is the output
     for index in range(start, count + 1):
         at = (index - start) / on_gpu * points[-1]
@@ -123,23 +126,35 @@ def placed(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Dema
     several = sum(bool(held) for held in where) > 1 and on_gpu == count + 1
     shares = [_on_gpu(shape, gpu, held, demand, several) for gpu, held in zip(gpus, where, strict=True)]
     shares.append(_on_host(shape, host, range(min(start, count)), demand, alone=not on_gpu))
-    total = points[-1] if points else 0
+    total = (points[-1] if points else 0) or 1
     return Plan(
         demand=demand,
         shares=tuple(shares),
         gpu_layers=on_gpu,
-        tensor_split=tuple(round(gpu.free_bytes / total, 3) for gpu in gpus) if len(gpus) > 1 else (),
+        tensor_split=tuple(round(part / total, 3) for part in parts) if len(gpus) > 1 else (),
         ctx_per_slot=demand.cells,
         approximate=shape.approximate,
     )
 
 
-def largest_context(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Demand) -> int | None:
-    """Most tokens per slot with which all layers fit, at most what the model was trained for; ``None``: none."""
-    most = len(shape.layers) + 1 if gpus else 0
+def largest_context(
+    shape: ModelShape,
+    gpus: Sequence[Device],
+    host: Device,
+    demand: Demand,
+    gpu_layers: int | None = None,
+    *,
+    whole: bool = True,
+) -> int | None:
+    """Most tokens per slot that fit, at most what the model was trained for; ``None``: none.
+
+    With all layers on ``gpus``, or with exactly ``gpu_layers``; without ``whole`` some may stay on the host.
+    """
+    most = len(shape.layers) + 1 if gpu_layers is None else gpu_layers
 
     def fits(steps: int) -> bool:
-        return placed(shape, gpus, host, replace(demand, ctx=steps * CELLS), most).fits
+        wanted = replace(demand, ctx=steps * CELLS)
+        return (placed(shape, gpus, host, wanted, most) if whole else plan(shape, gpus, host, wanted)).fits
 
     trained = min(shape.context_length or 1 << 17, 1 << 24)
     low, high = 0, max(trained // CELLS, 1) + 1
@@ -166,7 +181,7 @@ def quantised(shape: ModelShape, bits: float) -> ModelShape:
     share = shape.parameters * bits / 8 / max(sum(t.bytes or 0 for t in shape.tensors), 1)
 
     def resized(tensor: TensorInfo) -> TensorInfo:
-        return replace(tensor, kind="", bytes=round((tensor.bytes or 0) * share))
+        return replace(tensor, kind="", bytes=round((tensor.bytes or 0) * share), offset=round(tensor.offset * share))
 
     layers = (
         replace(x, weight_bytes=round(x.weight_bytes * share), expert_bytes=round(x.expert_bytes * share))
@@ -178,7 +193,9 @@ def quantised(shape: ModelShape, bits: float) -> ModelShape:
 def _on_gpu(shape: ModelShape, gpu: Device, held: list[int], demand: Demand, several: bool) -> Share:
     count = len(shape.layers)
     layers = [index for index in held if index < count]
-    tensors = [t for index in layers for t in shape.layer_tensors(index)]
+    tensors = [
+        t for index in layers for t in shape.layer_tensors(index, False if index < demand.host_experts else None)
+    ]
     if count in held:
         tensors += shape.output_tensors
     compute = 0
@@ -192,17 +209,18 @@ def _on_gpu(shape: ModelShape, gpu: Device, held: list[int], demand: Demand, sev
         layers=tuple(layers),
         weights=sum(_cuda_bytes(tensor) for tensor in tensors),
         mapped=0,
-        kv=sum(kv_bytes(shape, demand, shape.layers[index]) for index in layers),
+        kv=0 if demand.host_cache else sum(kv_bytes(shape, demand, shape.layers[index]) for index in layers),
         compute=compute,
         output=0,
         context=CONTEXT_BYTES,
-        margin=MARGIN_BYTES,
+        margin=demand.margin,
     )
 
 
 def _on_host(shape: ModelShape, host: Device, layers: range, demand: Demand, *, alone: bool) -> Share:
-    looked_up = {t.name for t in shape.input_tensors}
     multiplied = [t for index in layers for t in shape.layer_tensors(index)]
+    for index in range(len(layers), min(demand.host_experts, len(shape.layers))):
+        multiplied += shape.layer_tensors(index, experts=True)
     if alone:
         multiplied += shape.output_tensors
     repacked = [t for t in multiplied if _is_repacked(t, host.repacked)]
@@ -214,16 +232,19 @@ def _on_host(shape: ModelShape, host: Device, layers: range, demand: Demand, *, 
         for number in {t.part for t in in_place}
         if (part := [t for t in in_place if t.part == number])
     )
+    if not demand.mapped:
+        mapped, repacked = 0, [*repacked, *{t.name: t for t in in_place}.values()]
+    cached = shape.layers if demand.host_cache else shape.layers[: len(layers)]
     return Share(
         device=host,
         layers=tuple(layers),
         weights=mapped + sum(t.bytes or 0 for t in repacked),
-        mapped=mapped if looked_up or in_place else 0,
-        kv=sum(kv_bytes(shape, demand, shape.layers[index]) for index in layers),
+        mapped=mapped,
+        kv=sum(kv_bytes(shape, demand, layer) for layer in cached),
         compute=compute_bytes(shape, demand, 0, None if alone else len(layers)),
         output=4 * demand.slots * shape.vocabulary,
         context=0,
-        margin=MARGIN_BYTES,
+        margin=min(MARGIN_BYTES, host.free_bytes // _SPARED),
     )
 
 

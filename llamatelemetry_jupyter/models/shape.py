@@ -154,9 +154,13 @@ class ModelShape:
         experts = sum(t.elements for t in self.tensors if _EXPERTS.search(t.name))
         return self.parameters - experts + (experts * self.experts_used // self.experts if self.experts else 0)
 
-    def layer_tensors(self, index: int) -> tuple[TensorInfo, ...]:
-        """The weights of one layer."""
-        return tuple(t for t in self.tensors if t.name.startswith(f"blk.{index}."))
+    def layer_tensors(self, index: int, experts: bool | None = None) -> tuple[TensorInfo, ...]:
+        """The weights of one layer; with ``experts`` only those of routed experts, or only the others."""
+        return tuple(
+            t
+            for t in self.tensors
+            if t.name.startswith(f"blk.{index}.") and experts in (None, _EXPERTS.search(t.name) is not None)
+        )
 
 
 def shape_of(header: GGUFHeader) -> ModelShape:

@@ -42,5 +42,7 @@ def _active(whole: int, experts: int, shape: ModelShape) -> int:
 
 def _cache_bytes(shape: ModelShape, demand: Demand, layer: Layer, filled: int) -> int:
     seen = min(filled, shape.window) if layer.attention == "window" and shape.window else filled
-    rows = seen * (demand.row_bytes(layer.key_width) + demand.row_bytes(layer.value_width)) if layer.key_width else 0
-    return rows + 2 * layer.state_bytes
+    row = 0
+    if layer.key_width:
+        row = demand.row_bytes(layer.key_width, demand.kv_type) + demand.row_bytes(layer.value_width, demand.values)
+    return seen * row + 2 * layer.state_bytes

@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import clock, environment
 from .kernel import publish
 from .ring import RingReader, Wish
+from .rings import leave_note
 
 _AGAIN_S = 5.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,7 @@ class SamplerProcess:
 
     def _start(self) -> None:
         self._started = time.monotonic()
+        leave_note(self.source.path, environment.kernel_id())
         pid, _, start = self.stem.partition("-")
         anchor = clock.anchor()
         options = (

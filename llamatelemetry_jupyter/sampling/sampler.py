@@ -27,6 +27,7 @@ from .gpus import Gpus
 from .host import Host
 from .kernel import KernelFile
 from .ring import MIN_HZ, RingWriter
+from .rings import NOTE_SUFFIX
 from .server import ServerWatch
 
 _STALE_S = 86400.0
@@ -284,7 +285,7 @@ class StateFiles:
 def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: int = _MOST_BYTES) -> list[Path]:
     """Delete rings and sampler logs of kernels that are gone for a day, and the oldest beyond ``most_bytes`` in all.
 
-    Those of living kernels count, but stay. Returns what was deleted.
+    Those of living kernels count, but stay. A note goes with its ring. Returns what was deleted.
     """
     total = 0
     dead: list[tuple[float, int, Path]] = []
@@ -304,6 +305,9 @@ def remove_stale(folder: Path, *, older_than_s: float = _STALE_S, most_bytes: in
             path.unlink(missing_ok=True)
             removed.append(path)
             total -= size
+            ring = path.with_name(path.name.split(".", 1)[0] + ".ring")
+            if not ring.exists():
+                ring.with_suffix(NOTE_SUFFIX).unlink(missing_ok=True)
     return removed
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..gpu.nvml import Nvml
 from ..values import EngineBuffer
@@ -13,14 +14,19 @@ from ..values import EngineBuffer
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """``cause`` is one clause without a full stop, ``remedy`` the thing to type."""
+    """``cause`` is one clause without a full stop, ``remedy`` the thing to type.
+
+    ``memory`` is where there was too little of it; ``maybe``: an end that may come from that, or not.
+    """
 
     cause: str
     remedy: str
+    memory: Literal["gpu", "host", "maybe"] | None = None
 
 
 _LOGS = "%llama logs -n 60"
 _DEMO = "%llama start smollm2-135m"
+_NO_MEMORY, _NO_GPU_MEMORY = "memory is not enough", "the GPU's memory is not enough"
 _SMALLER = "%llama start --ctx 2048 --slots 1 --restart"
 
 #: In order: the first that matches any of the last lines is the cause; ``{0}`` is the pattern's first group.
@@ -66,13 +72,18 @@ _KNOWN: tuple[tuple[re.Pattern[str], str, str], ...] = tuple(
             "%pip install -U xllamacpp",
         ),
         (r"quantized V cache requires flash_attn", "a quantised KV cache needs flash attention", "%llama start"),
-        (r"cudaMalloc failed: out of memory|CUDA error: out of memory", "the GPU's memory is not enough", _SMALLER),
         (
-            r"insufficient memory \(attempted to allocate ([\d.]+ MB)\)",
-            "memory is not enough: the engine asked for {0}",
+            r"allocating ([\d.]+ MiB) on device (\d+): cudaMalloc failed",
+            f"{_NO_GPU_MEMORY}: the engine asked for {{0}} on device {{1}}",
             _SMALLER,
         ),
-        (r"failed to allocate buffer|unable to allocate \S+ buffer|std::bad_alloc", "memory is not enough", _SMALLER),
+        (r"cudaMalloc failed: out of memory|CUDA error: out of memory", _NO_GPU_MEMORY, _SMALLER),
+        (
+            r"insufficient memory \(attempted to allocate ([\d.]+ MB)\)",
+            f"{_NO_MEMORY}: the engine asked for {{0}}",
+            _SMALLER,
+        ),
+        (r"failed to allocate buffer|unable to allocate \S+ buffer|std::bad_alloc", _NO_MEMORY, _SMALLER),
         (
             r"no kernel image is available|unsupported toolchain|Unsupported \.version",
             "this engine was not built for this GPU or its driver",
@@ -103,6 +114,7 @@ _SIGNALS = {
     signal.SIGTERM: "it was told to end (SIGTERM)",
     signal.SIGINT: "it was interrupted (SIGINT)",
 }
+_MAYBE = (signal.SIGKILL, signal.SIGABRT)
 _REMEDIES = {
     signal.SIGKILL: _SMALLER,
     signal.SIGILL: "%llama start --engine PATH",
@@ -142,13 +154,17 @@ def explain(returncode: int | None, lines: Sequence[str]) -> Failure:
         for line in reversed(lines):
             if found := pattern.search(line):
                 groups = [str(g) for g in found.groups()]
-                return Failure(cause.format(*groups), remedy.format(*groups))
+                return Failure(cause.format(*groups), remedy.format(*groups), _memory(cause))
     if returncode is not None and returncode < 0:
         number = -returncode
         known = next((s for s in _SIGNALS if s == number), None)
         if known is not None:
-            return Failure(_SIGNALS[known], _REMEDIES.get(known, _LOGS))
+            return Failure(_SIGNALS[known], _REMEDIES.get(known, _LOGS), "maybe" if known in _MAYBE else None)
         return Failure(f"it was ended by signal {number}", _LOGS)
     last = next((line.strip() for line in reversed(lines) if re.search(r"\berror\b|failed", line, re.IGNORECASE)), None)
     said = f": {last[:200]}" if last else ""
     return Failure(f"it ended with code {returncode}{said}", _LOGS)
+
+
+def _memory(cause: str) -> Literal["gpu", "host"] | None:
+    return "gpu" if cause.startswith(_NO_GPU_MEMORY) else "host" if cause.startswith(_NO_MEMORY) else None

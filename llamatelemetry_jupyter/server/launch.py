@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from .. import environment
@@ -56,6 +57,14 @@ def spawn(
         raise ServerError(f"no process could be started: {error.strerror}", hint="!free -m; ulimit -u") from error
     finally:
         os.close(output)
+
+
+def with_slots(settings: ServerSettings, folder: Path) -> ServerSettings:
+    """``settings`` with ``folder`` (made, 0700) for saved slots where they name none."""
+    if settings.slot_save_path is not None:
+        return settings
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return replace(settings, slot_save_path=f"{folder}{os.sep}")
 
 
 def child_environment(runtime: Runtime, settings: ServerSettings, api_key: str) -> dict[str, str]:

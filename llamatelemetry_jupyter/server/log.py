@@ -56,6 +56,7 @@ _TIMING = re.compile(
 )
 _RELEASE = re.compile(r"release: id\s+(\d+) \| task (\d+) \| stop processing: n_tokens = (\d+), truncated = (\d)")
 _SLEEP = re.compile(r"start_loop: (entering|exiting) sleeping state")
+_UNFIT = re.compile(r"failed to fit params to (?:free )?device memory: (.*)")
 #: What the engine goes on after although the user would want to know: the line, what it means, what to type.
 WARNINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (
@@ -64,7 +65,7 @@ WARNINGS: tuple[tuple[re.Pattern[str], str, str], ...] = (
         "!nvidia-smi",
     ),
     (
-        re.compile(r"failed to fit params to (?:free )?device memory: (.*)"),
+        _UNFIT,
         "the model does not fit into free memory ({0}); it is loaded all the same and may fail later",
         "%llama restart --ctx 2048",
     ),
@@ -118,6 +119,8 @@ class Parser:
         self.urls: list[str] = []
         #: Until the caller sets it to false: later lines about buffers (a model woken from sleep) would count twice.
         self.loading = True
+        #: That memory is short was foretold: the engine's word of it is not taken as another warning.
+        self.short = False
         self.lines: list[str] = []  # the newest, for a failure's reason
         #: Cause and remedy of what went wrong without ending the start.
         self.warnings: list[tuple[str, str]] = []
@@ -198,7 +201,7 @@ class Parser:
 
     def _warned(self, text: str) -> Iterator[ServerEvent]:
         for pattern, cause, remedy in WARNINGS:
-            if (found := pattern.search(text)) is not None:
+            if (found := pattern.search(text)) is not None and not (self.short and pattern is _UNFIT):
                 said = next((group for group in found.groups() if group), "")
                 yield self.warn(cause.format(said[:160]), remedy)
 

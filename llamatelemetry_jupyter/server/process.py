@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,9 +26,12 @@ from ..clock import now_ns
 from ..errors import CommandError, ServerError
 from ..fetch import Progress
 from ..models import catalogue, gguf
+from ..models.shape import shape_of
 from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
-from . import attach, failures, launch, log
+from . import attach, failures, launch, log, proof, remedy
 from .child import Child
+from .forecast import Forecast, forecast
+from .places import places
 from .running import Running
 from .runtime import find_runtime
 from .settings import ServerSettings
@@ -38,6 +41,8 @@ _POLL_S = 0.01
 _WATCH_S = 0.5
 #: How long a request in flight may hold up a stop.
 STOP_S = 2.0
+#: What the event of a ready server tells of it.
+_TOLD = ("url", "slots", "ctx_per_slot", "predicted", "buffers")
 
 
 class ServerManager:
@@ -127,48 +132,64 @@ class ServerManager:
         *,
         replace: bool = False,
         keep: bool = False,
+        on_notice: Callable[[str], None] | None = None,
     ) -> ServerHandle:
         """The ready server: the running one when its settings are the same, else a new one in its place.
 
         ``on_progress(stage, fraction)`` is called while the model is fetched (0..1, ``None`` where nothing measures it)
-        and then while the engine starts (0..1). ``timeout_s`` counts from the engine's start. ``replace`` restarts also
-        with the same settings; ``keep`` lets the server outlive this process. Raises ModelError, GGUFError,
-        CommandError or EngineError before anything is stopped or started, and ServerError with the cause from the
-        engine's log; whatever ends a start early, also an interrupt, nothing is left running.
+        and then while the engine starts (0..1); ``on_notice(text)`` before, when a context that nobody asked for is
+        lowered to what fits, or memory is likely to be short. ``timeout_s`` counts from the engine's start. ``replace``
+        restarts also with the same settings; ``keep`` lets the server outlive this process. Raises ModelError,
+        GGUFError, CommandError or EngineError before anything is stopped or started, and ServerError with the cause
+        from the engine's log; whatever ends a start early, also an interrupt, nothing is left running.
         """
         with self._lock:
             self._own()
             say = on_progress or (lambda _stage, _fraction: None)
+            tell = on_notice or (lambda _text: None)
             runtime = runtime or find_runtime()
             model = catalogue.resolve(settings.model, say)
-            wanted = settings.resolved(model, gguf.read_header(model.path))
+            header = gguf.read_header(model.path)
+            wanted = settings.resolved(model, header)
             _ = wanted.to_argv(runtime.features) if runtime.kind == "binary" else wanted.to_params()
             running = self._alive()
             if running is not None and running.handle is not None and not replace:
                 same_engine = running.runtime is not None and running.runtime.argv == runtime.argv
-                if running.settings == wanted and same_engine and (running.kept or not keep):
+                if running.serves(settings, wanted) and same_engine and (running.kept or not keep):
                     return running.handle
+            gpus, host = places(wanted, runtime, running.handle if running is not None else None)
+            found = forecast(wanted, shape_of(header), gpus, host, lower=settings.ctx is None)
+            for text in remedy.notices(found, settings.model, self.name):
+                tell(text)
             self.stop()
             remove_stale_files()
             self._asked = (settings, runtime, keep)
             try:
-                running = self._spawn(wanted, model, runtime, keep=keep)
+                running = self._spawn(found, model, runtime, keep=keep)
                 handle = self._wait_until_ready(running, say, timeout_s)
                 self._settle(running, handle)
             except BaseException:  # also an interrupt: a cell that was stopped leaves no half-started engine behind
                 if self._now is not None:
                     self._end(self._now, 0.5)
                 raise
-            self._tell("ready", url=handle.url, slots=handle.slots, ctx_per_slot=handle.ctx_per_slot)
+            known = asdict(handle)
+            self._tell("ready", **{name: known[name] for name in _TOLD})
             return handle
 
-    def restart(self, on_progress: Progress | None = None, timeout_s: float = 120.0, **changes: Any) -> ServerHandle:
+    def restart(
+        self,
+        on_progress: Progress | None = None,
+        timeout_s: float = 120.0,
+        *,
+        on_notice: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> ServerHandle:
         """Stop the server, or what is left of it, and start it with the settings asked for last and ``changes``."""
         if self._asked is None:
             raise ServerError("no server was started in this kernel", hint="%llama start")
         settings, runtime, keep = self._asked
         changed = replace(settings, **changes)
-        return self.start(changed, runtime, on_progress, timeout_s, replace=True, keep=keep)
+        return self.start(changed, runtime, on_progress, timeout_s, replace=True, keep=keep, on_notice=on_notice)
 
     def stop(self, timeout_s: float = STOP_S) -> None:
         """End the server, also while it starts: one SIGTERM, SIGKILL after ``timeout_s``; an attached one is let go."""
@@ -259,34 +280,31 @@ class ServerManager:
         if running is not None and running.child is not None:
             raise ServerError(f"server {self.name!r} is running", hint="%llama attach … --name other")
 
-    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> Running:
+    def _spawn(self, found: Forecast, model: ModelRef, runtime: Runtime, *, keep: bool) -> Running:
+        settings, asked = found.settings, self._asked[0].model if self._asked else ""
         self._crash = None
         self._now = None
         key = secrets.token_urlsafe(32)
         path = self._path("log")
-        if settings.slot_save_path is None:
-            slots = self._path("slots")
-            slots.mkdir(mode=0o700, exist_ok=True)
-            rendered = replace(settings, slot_save_path=f"{slots}{os.sep}")
-        else:
-            rendered = settings
+        rendered = launch.with_slots(settings, self._path("slots"))
+        before = proof.Before.now()
         process = launch.spawn(runtime, rendered, key, path, keep=keep)
         child = Child(process.pid, environment.process_start(process.pid), process)
         running = Running(
-            child, key, log.Parser(self.name), self._pass_on, model, settings, runtime, log.Tail(path), kept=keep
+            child, key, log.Parser(self.name), self._pass_on, model, settings, runtime, log.Tail(path), kept=keep,
+            forecast=found, asked=asked, before=before,
         )  # fmt: skip
         self._now = running
         _end_at_exit(self)
         self._tell("spawned", pid=process.pid, engine=runtime.version, model=model.id)
+        running.foretell()
         return running
 
     def _wait_until_ready(self, running: Running, say: Progress, timeout_s: float) -> ServerHandle:
-        child, model, tail = running.child, running.model, running.tail
+        child, tail = running.child, running.tail
         assert child is not None
-        assert model is not None
         assert tail is not None
         deadline = time.monotonic() + timeout_s
-        stage, fraction = "starting the engine", 0.0
         while True:
             ended = child.ended()  # asked first: what it wrote until then is read
             running.read_log()
@@ -298,11 +316,7 @@ class ServerManager:
                     f"the server did not start: {running.failure.cause} (log: {tail.path})",
                     hint=running.failure.remedy,
                 )
-            if running.parser.stage >= 0:
-                _, stage, reached = log.STAGES[running.parser.stage]
-                if stage == "loading weights":
-                    reached += 0.4 * launch.weights_mapped(child.pid, model.file_bytes)
-                fraction = max(fraction, reached)
+            stage, fraction = running.reached()
             say(stage, fraction)
             for url in running.addresses():
                 if (handle := running.identify(self.name, url)) is not None:
@@ -377,7 +391,7 @@ class ServerManager:
             if running.wanted_to_end:
                 self._tell("stopped", returncode=code)
                 return
-            running.failure = self._crash = failures.explain(code, running.parser.lines)
+            running.failure = self._crash = running.explain()
             self._tell("crashed", returncode=code, reason=self._crash.cause, hint=self._crash.remedy)
 
     def _path(self, suffix: str) -> Path:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from .._files import size
 from ..errors import ServerError
-from ..values import ModelRef, Runtime, ServerEvent, ServerHandle
-from . import failures, log, probe
+from ..values import EngineBuffer, ModelRef, Runtime, ServerEvent, ServerHandle
+from . import failures, launch, log, probe, proof, remedy
 from .child import Child
+from .forecast import Forecast
 from .settings import ServerSettings
 
 _POLL_S = 0.01
@@ -30,6 +32,10 @@ class Running:
     runtime: Runtime | None = None
     tail: log.Tail | None = None
     kept: bool = False
+    forecast: Forecast | None = None
+    #: How the model was named.
+    asked: str = ""
+    before: proof.Before | None = None
     handle: ServerHandle | None = None
     failure: failures.Failure | None = None
     wanted_to_end: bool = False
@@ -37,6 +43,7 @@ class Running:
     watcher: threading.Thread | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     _ports: list[int] = field(default_factory=list)
+    _fraction: float = 0.0
 
     def read_log(self) -> None:
         """Tell of what was added to the log since the last time."""
@@ -78,6 +85,7 @@ class Running:
         count, first = props.get("total_slots"), slots[0] if isinstance(slots, list) and slots else None
         context = first.get("n_ctx") if isinstance(first, dict) else None
         self._read_buffers()
+        buffers = self._proven(self.parser.buffers)
         more = {"embeddings": settings.embeddings, "rerank": settings.reranking, "kv_unified": settings.kv_unified}
         return ServerHandle(
             name=name,
@@ -91,11 +99,57 @@ class Running:
             slots=count if isinstance(count, int) else None,
             ctx_per_slot=context if isinstance(context, int) else None,
             capabilities=probe.capabilities(props) | {one for one, there in more.items() if there},
-            buffers=self.parser.buffers,
+            buffers=buffers,
             settings_hash=settings.hash(),
             log_path=str(tail.path) if tail is not None else None,
             engine=runtime.version,
+            predicted=self.forecast.buffers if self.forecast is not None else (),
         )
+
+    def serves(self, asked: ServerSettings, wanted: ServerSettings) -> bool:
+        """Whether it runs with ``wanted``, which ``asked`` stands for; a context that was lowered to fit will do."""
+        if self.settings is not None and asked.ctx is None and self.forecast is not None and self.forecast.usual:
+            wanted = replace(wanted, ctx=self.settings.ctx)
+        return self.settings == wanted
+
+    def reached(self) -> tuple[str, float]:
+        """The stage of the start, and how far it has come, 0..1; never less than before."""
+        stage = "starting the engine"
+        if self.parser.stage >= 0:
+            _, stage, reached = log.STAGES[self.parser.stage]
+            if stage == "loading weights" and self.child is not None and self.model is not None:
+                reached += 0.4 * launch.weights_mapped(self.child.pid, self.model.file_bytes)
+            self._fraction = max(self._fraction, reached)
+        return stage, self._fraction
+
+    def foretell(self) -> None:
+        """Warn where the forecast says that memory will be short; what the engine says of that is then no news."""
+        if self.forecast is None:
+            return
+        problem = remedy.warning(self.forecast, self.asked, self.parser.server)
+        self.parser.short = problem is not None or self.forecast.usual is not None
+        if problem is not None:
+            self.warn(problem)
+
+    def warn(self, problem: failures.Failure) -> None:
+        """Tell of something that the user would want to know although the start goes on."""
+        self.tell(self.parser.warn(problem.cause, problem.remedy))
+
+    def explain(self) -> failures.Failure:
+        """Why the engine ended; where memory was too little, how much there is, and what would fit."""
+        found = failures.explain(self.child.returncode if self.child is not None else None, self.parser.lines)
+        if self.forecast is None:
+            return found
+        return remedy.explained(found, self.forecast, self.asked, self.parser.server)
+
+    def _proven(self, buffers: tuple[EngineBuffer, ...]) -> tuple[EngineBuffer, ...]:
+        """``buffers`` without those of GPUs of which the driver says otherwise; a warning names each."""
+        doubts = self.before.doubts(buffers) if self.before is not None else []
+        for one in doubts:
+            said = f"{size(one.announced_bytes)} by its log, {size(max(one.taken_bytes, 0))} by the driver"
+            cause = f"{one.device}: what the engine took is not shown by owner, its figures do not agree ({said})"
+            self.warn(failures.Failure(cause, "%llama restart"))
+        return tuple(buffer for buffer in buffers if buffer.device not in {one.device for one in doubts})
 
     def _read_buffers(self) -> None:
         """Read the log of the start to its end; warn when the model is not where it should be."""
@@ -111,4 +165,4 @@ class Running:
             self.settings.gpu_layers, self.parser.buffers, self.parser.lines, self.parser.fit
         )
         if warning is not None:
-            self.tell(self.parser.warn(warning.cause, warning.remedy))
+            self.warn(warning)

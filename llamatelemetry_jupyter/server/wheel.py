@@ -93,7 +93,8 @@ def _describe() -> dict[str, list[str]]:
     import xllamacpp
 
     devices = [
-        f"{device['name']}: {device['description']} ({device['memory_total'] >> 20} MiB)"
+        f"{device['name']}: {device['description']} "
+        f"({device['memory_total'] >> 20} MiB, {device['memory_free'] >> 20} MiB free)"  # as --list-devices says it
         for device in xllamacpp.get_device_info()
         if device["type"].name != "GGML_BACKEND_DEVICE_TYPE_CPU"
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import escape
 from ..models.plan import Plan, Share
+from ..values import EngineBuffer, Owner
 from . import svg
 from .bars import Bar, lanes
 from .format import NA, count, short, size
@@ -89,18 +90,52 @@ def _missing(found: Plan) -> list[str]:
     return [f"{size(-s.left)} short on {short(escape.plain(s.device.name), 24)}" for s in found.shares if s.left < 0]
 
 
-def comparison(predicted: Share, actual: Mapping[str, int]) -> Table:
-    """Predicted and actual bytes by owner with their difference."""
-    names = {"weights": "weights", "kv": "KV cache", "compute": "compute buffers", "output": "output buffer"}
-    ours = _parts(predicted)
-    rows = [(names[key], ours[key], actual.get(key, 0)) for key in names]
-    rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+#: The engine prints MiB with two digits: what is nearer than half of one is equal.
+_PRINTED = 2**20 * 0.0051
+_NAMES: dict[Owner, str] = {
+    "weights": "weights",
+    "kv": "KV cache",
+    "compute": "compute buffers",
+    "output": "output buffer",
+}
+
+
+def comparison(
+    predicted: Sequence[EngineBuffer], actual: Sequence[EngineBuffer], uncounted: Sequence[str] = ()
+) -> Table:
+    """Predicted and actual bytes by device and owner with their difference; ``uncounted`` were not predicted.
+
+    The CUDA context stands below the sum: the engine does not announce it. A device of which only one side says
+    something has n/a on the other.
+    """
+    rows: list[tuple[str, ...]] = []
+    for device in dict.fromkeys(buffer.device for buffer in (*predicted, *actual)):
+        ours, theirs = (_by_owner(buffers, device) for buffers in (predicted, actual))
+        shown = short(escape.plain(device), 24)
+        owners = [owner for owner in _NAMES if ours.get(owner) or theirs.get(owner)]
+        for name, a, b in [
+            *((_NAMES[owner], ours.get(owner, 0), theirs.get(owner, 0)) for owner in owners),
+            ("sum", sum(ours.get(owner, 0) for owner in owners), sum(theirs.get(owner, 0) for owner in owners)),
+        ]:
+            rows.append((shown, name, size(a) if ours else NA, size(b) if theirs else NA, _error(a, b)))
+        if context := ours.get("context"):
+            rows.append((shown, "CUDA context", size(context), NA, NA))
+    rows += [("", name, "not counted", NA, NA) for name in uncounted]
     return Table(
-        ("what", "predicted", "actual", "error"),
-        tuple((name, size(a), size(b), _error(a, b)) for name, a, b in rows),
-        frozenset({"predicted", "actual", "error"}),
+        ("device", "what", "predicted", "actual", "error"), tuple(rows), frozenset({"predicted", "actual", "error"})
     )
 
 
+def _by_owner(buffers: Sequence[EngineBuffer], device: str) -> dict[Owner, int]:
+    found: dict[Owner, int] = {}
+    for one in buffers:
+        if one.device == device:
+            found[one.owner] = found.get(one.owner, 0) + one.bytes
+    return found
+
+
 def _error(predicted: int, actual: int) -> str:
-    return NA if not actual else f"{100 * (predicted - actual) / actual:+.2f} %"
+    if not predicted or not actual:
+        return NA
+    error = 0.0 if abs(predicted - actual) <= _PRINTED else 100 * (predicted - actual) / actual
+    return f"{error:+.2f} %".replace("+0.00", "0.00").replace("-0.00", "0.00")

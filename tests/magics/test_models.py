@@ -99,8 +99,9 @@ def test_what_a_model_is_without_fetching_it(hub, ipython):
 @pytest.mark.floor
 def test_free_memory_is_that_of_the_cards_and_of_what_will_be_stopped(monkeypatch):
     from llamatelemetry_jupyter.magics import memory
+    from llamatelemetry_jupyter.models.plan import CONTEXT_BYTES
     from llamatelemetry_jupyter.server.machine import Machine
-    from llamatelemetry_jupyter.values import DeviceInfo, EngineBuffer
+    from llamatelemetry_jupyter.values import DeviceInfo, EngineBuffer, ServerHandle
 
     gib = 1 << 30
     cards = tuple(
@@ -109,9 +110,11 @@ def test_free_memory_is_that_of_the_cards_and_of_what_will_be_stopped(monkeypatc
     machine = Machine("linux", "x86_64", "2.35", "550.54", cards, False)
     monkeypatch.setattr(Machine, "here", classmethod(lambda _: machine))
     assert memory.free().gpus == (gib, 3 * gib)  # one card does not say
-    ending = [EngineBuffer("CUDA0", "weights", 4 * gib), EngineBuffer("CUDA_Host", "output", gib)]
+    buffers = (EngineBuffer("CUDA0", "weights", 4 * gib), EngineBuffer("CPU", "weights", 900 * gib))
+    ending = ServerHandle("x", "", None, "llama.cpp", True, None, None, None, 1, 512, buffers=buffers)
     ended = memory.free(ending)
-    assert ended.gpus == (3 * gib, 5 * gib)
+    assert ended.gpus == (3 * gib + CONTEXT_BYTES // 2, 5 * gib + CONTEXT_BYTES // 2)
+    assert ended.host_bytes < 900 * gib  # a mapped file counts as free already
     machine = Machine("linux", "x86_64", "2.35", None, (), False)
     assert memory.free(ending).gpus == ()
 

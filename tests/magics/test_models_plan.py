@@ -47,7 +47,7 @@ def test_a_model_and_a_plan_are_shown_without_a_server(ipython, model_path):
         ("%llama plan smollm2-135m --gpus none --kv q3_k", ["KV cache type 'q3_k'"]),
         ("%llama plan smollm2-135m --gpus none --kv q8_0 --flash off", ["needs flash attention", "try: --flash on"]),
         ("%llama plan smollm2-135m --gpus none --gpu-layers -1", ["--gpu-layers must be 0 or more"]),
-        ("%llama plan --check", ["no server of ours is running", "try: %llama start"]),
+        ("%llama plan --check", ["no server is running: there is nothing to compare", "try: %llama start"]),
     ],
 )
 def test_bad_input_is_two_lines_and_the_run_stops(refused, cell, says):
@@ -67,13 +67,40 @@ def test_tab_knows_the_new_commands(ipython):
 @pytest.mark.engine
 def test_a_running_server_is_compared_with_its_plan(ipython):
     printed = ipython(
-        LOAD, "%llama start --ctx 1024 --slots 2", "%llama plan --check", "%llama plan --gpus none", "%llama stop"
-    )
+        LOAD, "%llama start --ctx 1024 --slots 2", "%llama plan --check", "%llama plan --gpus none", "%llama stop",
+        "%llama plan --check",
+    )  # fmt: skip
     for what, bytes_ in (
         ("weights", "92.1 MiB"),
         ("KV cache", "45.0 MiB"),
         ("compute buffers", "15.6 MiB"),
         ("sum", "153 MiB"),
     ):
-        assert re.search(rf"{what} +{bytes_} +{bytes_} +[+-]0.0\d %", printed), printed
+        assert re.search(rf"CPU +{what} +{bytes_} +{bytes_} +0.00 %", printed), printed
     assert "Q4_1, 93.8 MiB on this machine's memory" in printed  # the running model, when none is named
+    assert printed.rstrip().endswith("no server is running: there is nothing to compare\n  try: %llama start\nSTOPPED")
+
+
+#: What is typed, and the owner whose figure it changes.
+CHECKED = (
+    "--ctx 2048 --cache-type-k q8_0 --cache-type-v f16",
+    "--ctx 2048 --slots 4 --kv-unified --flash-attention off",
+    "--ctx 512 --slots 3 --ubatch 128 --load-mode none",
+    "--ctx 4096 --batch 1024 --ubatch 1024 --cache-type-k q4_0",
+    "--ctx 512 --slots 2 --embeddings",
+    "--ctx 512 --reranking",
+)
+
+
+@pytest.mark.engine
+def test_check_takes_everything_from_the_servers_own_settings(ipython):
+    cells = [cell for typed in CHECKED for cell in (f"%llama start --no-warmup {typed}", "%llama plan --check")]
+    printed = ipython(LOAD, *cells, "%llama stop")
+    tables = printed.split("device  what")[1:]
+    assert len(tables) == len(CHECKED)
+    for typed, table in zip(CHECKED, tables, strict=True):
+        rows = re.findall(r"CPU +(weights|KV cache|compute buffers|output buffer|sum) .* ([-+]?[\d.]+) %", table)
+        assert [what for what, _ in rows] == ["weights", "KV cache", "compute buffers", "output buffer", "sum"]
+        errors = {what: float(error) for what, error in rows}
+        assert errors["weights"] == errors["KV cache"] == 0, typed
+        assert abs(errors["sum"]) <= 2, typed

@@ -69,5 +69,5 @@ def test_a_layer_with_a_window_reads_no_more_than_that(tmp_path):
     shape = shaped(tmp_path, replace(DENSE, arch="gemma3", layers=6, tied=True, extra={"attention.sliding_window": 64}))
     windowed = sum(x.attention == "window" for x in shape.layers)
     assert windowed == 5
-    row = Demand(1024).row_bytes(shape.layers[0].key_width) * 2
+    row = Demand(1024).row_bytes(shape.layers[0].key_width, "f16") * 2
     assert traffic(shape, Demand(1024), 512).cache_bytes == row * (5 * 64 + 512)

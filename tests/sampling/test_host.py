@@ -11,7 +11,8 @@ import pytest
 
 from llamatelemetry_jupyter.environment import process_start
 from llamatelemetry_jupyter.gpu.owners import Engine, host_owners
-from llamatelemetry_jupyter.sampling.host import Host, _apportioned, find_limit
+from llamatelemetry_jupyter.memory import find_limit
+from llamatelemetry_jupyter.sampling.host import Host, _apportioned
 from llamatelemetry_jupyter.sampling.mappings import Mappings, Rarely, read
 from llamatelemetry_jupyter.server.process import ServerManager
 from llamatelemetry_jupyter.server.settings import ServerSettings

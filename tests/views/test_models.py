@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import pytest
 from viewworld import HOSTILE, drawn, words
@@ -12,6 +11,7 @@ from llamatelemetry_jupyter.models.demand import Demand
 from llamatelemetry_jupyter.models.header import GGUFHeader, Part, TensorInfo
 from llamatelemetry_jupyter.models.plan import Device, placed, plan
 from llamatelemetry_jupyter.models.shape import shape_of
+from llamatelemetry_jupyter.values import EngineBuffer
 from llamatelemetry_jupyter.views.models import model_view
 from llamatelemetry_jupyter.views.plan import comparison, plan_view
 
@@ -113,10 +113,25 @@ def test_an_approximate_cache_is_called_an_estimate():
     assert "an estimate: deepseek4" in str(plan_view("x", plan(shape, (), HOST, Demand()), []))
 
 
-def test_predicted_and_actual_stand_side_by_side():
-    share = plan(shape_of(header()), (), HOST, Demand()).shares[-1]
-    actual = {"weights": share.weights, "kv": share.kv * 2, "compute": share.compute, "output": share.output}
-    rows = {row[0]: row for row in comparison(share, actual).rows}
-    assert rows["weights"][3] == "+0.00 %"
-    assert rows["KV cache"][3] == "-50.00 %"
-    assert comparison(replace(share, kv=0), {}).rows[1][3] == "n/a"
+def test_predicted_and_actual_stand_side_by_side_for_each_device():
+    mib = 1 << 20
+    predicted = [
+        EngineBuffer("CUDA0", "weights", 400 * mib), EngineBuffer("CUDA0", "kv", 50 * mib),
+        EngineBuffer("CUDA0", "context", 450 * mib), EngineBuffer("CPU", "weights", 100 * mib),
+    ]  # fmt: skip
+    actual = [
+        EngineBuffer("CPU", "weights", 50 * mib), EngineBuffer("CPU", "weights", 50 * mib + 5000),  # 0.01 MiB is printed
+        EngineBuffer("CUDA0", "weights", 400 * mib), EngineBuffer("CUDA0", "kv", 100 * mib),
+        EngineBuffer("<b>1", "kv", mib),
+    ]  # fmt: skip
+    table = comparison(predicted, actual, ["a draft model"])
+    rows = {row[:2]: row[2:] for row in table.rows}
+    assert rows["CUDA0", "KV cache"] == ("50.0 MiB", "100 MiB", "-50.00 %")
+    assert rows["CUDA0", "sum"] == ("450 MiB", "500 MiB", "-10.00 %")
+    assert rows["CUDA0", "CUDA context"] == ("450 MiB", "n/a", "n/a")
+    assert rows["CPU", "weights"] == ("100 MiB", "100 MiB", "0.00 %")
+    assert rows["<b>1", "sum"] == ("n/a", "1.0 MiB", "n/a")
+    assert rows["", "a draft model"][0] == "not counted"
+    assert "<b>" not in table._repr_html_()
+    dropped = {row[:2]: row[2:] for row in comparison(predicted, actual[:2]).rows}
+    assert dropped["CUDA0", "weights"] == ("400 MiB", "n/a", "n/a")

@@ -25,14 +25,18 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--gpus", metavar="CARDS", help="plan for cards that are not here: 2xT4, T4,L4, 12GB, none")
     parser.add_argument("--ctx", type=int, default=8192, metavar="N", help="context per slot, in tokens (8192)")
     parser.add_argument("--slots", type=int, default=1, metavar="N", help="requests answered at the same time (1)")
-    parser.add_argument("--kv", default="f16", metavar="TYPE", help="type of the KV cache: f16, q8_0, q4_0 … (f16)")
+    parser.add_argument(
+        "--kv", default="f16", metavar="TYPE", help="type of the KV cache: f16, q8_0, q4_0 …; of keys,values (f16)"
+    )
     parser.add_argument("--flash", choices=("on", "off"), default="on", help="flash attention (on)")
     parser.add_argument("--batch", type=int, default=2048, metavar="N", help="tokens of a logical batch (2048)")
     parser.add_argument("--ubatch", type=int, default=512, metavar="N", help="tokens computed at once (512)")
     parser.add_argument("--unified", action="store_true", help="one KV cache for all slots")
     parser.add_argument("--split", choices=("layer", "none"), default="layer", help="share layers among GPUs (layer)")
     parser.add_argument("--gpu-layers", type=int, metavar="N", help="layers on the GPUs (as many as fit)")
-    parser.add_argument("--check", action="store_true", help="compare with what the running server has allocated")
+    parser.add_argument(
+        "--check", action="store_true", help="compare what was planned for the running server with what it took"
+    )
 
 
 def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
@@ -43,7 +47,7 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     from ...views.plan import plan_view
 
     if args.check:
-        return _check(session, args)
+        return _check(session)
     handle = session.handle
     model = args.model or (handle.model.path if handle and handle.model else None)
     if model is None:
@@ -61,7 +65,10 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
 def _demand(args: argparse.Namespace, ctx: int, slots: int) -> Demand:
     from ...models.demand import Demand
 
-    return Demand(ctx, slots, args.kv, args.flash == "on", args.batch, args.ubatch, args.unified, args.split)
+    keys, _, values = args.kv.partition(",")
+    return Demand(
+        ctx, slots, keys, args.flash == "on", args.batch, args.ubatch, args.unified, args.split, values or None
+    )
 
 
 def _placed(shape: ModelShape, gpus: Sequence[Device], host: Device, demand: Demand, gpu_layers: int | None) -> Plan:
@@ -127,23 +134,16 @@ def _advice(
     return lines
 
 
-def _check(session: Session, args: argparse.Namespace) -> Table:
-    """Predicted against actual for the server that runs; the plan's options say what it was started with."""
-    from ...models.gguf import check
-    from ...models.plan import placed
-    from ...models.shape import shape_of
+def _check(session: Session) -> Table:
+    """Predicted against actual for the server that runs; all of it is known from its start."""
+    from ...server.forecast import uncounted
     from ...views.plan import comparison
 
-    handle = session.handle
-    if handle is None or handle.model is None or not handle.buffers:
-        raise CommandError("no server of ours is running whose log names its buffers", hint="%llama start")
-    slots, context = handle.slots or 1, handle.ctx_per_slot or args.ctx
-    demand = _demand(args, context, slots)
-    shape = shape_of(check(handle.model.path))
-    _, host = _devices("none")
-    if any(buffer.device != "CPU" for buffer in handle.buffers):
-        raise CommandError("the comparison is for a server on the CPU so far", hint="%llama status")
-    actual: dict[str, int] = {}
-    for buffer in handle.buffers:
-        actual[buffer.owner] = actual.get(buffer.owner, 0) + buffer.bytes
-    return comparison(placed(shape, (), host, demand, 0).shares[-1], actual)
+    handle = session.chosen()
+    if handle is None:
+        raise CommandError("no server is running: there is nothing to compare", hint="%llama start")
+    if not handle.predicted or not handle.buffers:
+        what = "was not started here" if not handle.owned else "has no figures of its memory from its start"
+        raise CommandError(f"the server at {handle.url} {what}: there is nothing to compare", hint="%llama start")
+    settings = session.manager_of(handle.name).settings
+    return comparison(handle.predicted, handle.buffers, uncounted(settings) if settings is not None else ())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..output import Live
 from ..parser import Parser
 from ..settings import add_settings, given
-from .start import report
+from .start import noticing, report
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -26,5 +26,6 @@ def run(session: Session, args: argparse.Namespace) -> None:
     live = Live(session.shell)
     before = next((h for h in session.handles() if h.name == args.name), None)
     manager = session.manager_of(args.name)
-    handle = manager.restart(on_progress=live.progress, timeout_s=args.timeout, **given(args))
-    report(live, manager, before, handle)
+    told: list[str] = []
+    handle = manager.restart(live.progress, args.timeout, on_notice=noticing(told), **given(args))
+    report(live, manager, before, handle, told)

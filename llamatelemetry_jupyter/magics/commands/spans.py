@@ -27,6 +27,7 @@ def run(session: Session, args: argparse.Namespace) -> Table | DataFrame:
 
     if args.last < 1:
         raise CommandError(f"-n must be at least 1, not {args.last}", hint="%llama spans -n 20")
+    session.settle()
     if args.frame:
         return session.spans.frame()
     return spans_table(session.spans.rows(last=args.last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ... import escape
@@ -45,6 +46,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     if before is not None and not (args.model or settings or args.engine or args.restart or args.keep):
         live.line(f"already running: {describe(before)}")
         return
+    told: list[str] = []
     handle = session.start(
         _model(args, before, live.progress),
         name=args.name,
@@ -52,19 +54,34 @@ def run(session: Session, args: argparse.Namespace) -> None:
         replace=args.restart,
         keep=args.keep,
         on_progress=live.progress,
+        on_notice=noticing(told),
         timeout_s=args.timeout,
         **settings,
     )
-    report(live, session.manager_of(args.name), before, handle)
+    report(live, session.manager_of(args.name), before, handle, told)
 
 
-def report(live: Live, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle) -> None:
-    """What runs now, and what the engine did not say aloud."""
+def noticing(told: list[str]) -> Callable[[str], None]:
+    """Shows at once what is to be known before the engine starts, and adds its lines to ``told``."""
+
+    def notice(text: str) -> None:
+        told.extend(escape.plain(line) for line in text.splitlines())
+        print("\n".join(escape.plain(line) for line in text.splitlines()))
+
+    return notice
+
+
+def report(
+    live: Live, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle, told: Sequence[str]
+) -> None:
+    """What runs now, and what the engine did not say aloud and nobody ``told`` before it started."""
     again = before is not None and before.pid == handle.pid
     first = "already running: " if again else "restarted: " if before is not None else ""
     lines = [f"{first}{describe(handle)}"]
     if not again:
-        lines += [line for cause, remedy in manager.warnings for line in (f"warning: {cause}", f"  try: {remedy}")]
+        for cause, remedy in manager.warnings:
+            if escape.plain(f"warning: {cause}") not in told:
+                lines += [f"warning: {cause}", f"  try: {remedy}"]
     if manager.kept and not again:
         lines.append("it goes on when this kernel ends; %llama attach finds it again, %llama stop ends it")
     live.line("\n".join(escape.plain(line) for line in lines))
@@ -81,8 +98,7 @@ def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Prog
         # Hints say `--ctx N --restart` without a name, and a name alone stays with the form that is running.
         if args.model is None or args.model.lower() == running.id.partition(":")[0]:
             return name
-    buffers = before.buffers if before is not None and args.restart else ()
-    chosen = catalogue.choose(args.model or "smollm2-135m", free(buffers), progress)
+    chosen = catalogue.choose(args.model or "smollm2-135m", free(before), progress)
     if chosen.why:
         print(escape.plain(chosen.why))
     return chosen.model

@@ -24,6 +24,7 @@ def run(session: Session, args: argparse.Namespace) -> Table:
     """One trace as a tree with a waterfall."""
     from ...views.text import trace_tree
 
+    session.settle()
     return trace_tree(select(session, args.trace))
 
 
