@@ -246,6 +246,8 @@ class ServerHandle:
     settings_hash: str | None = None
     log_path: str | None = None
     engine: str | None = None
+    #: What the plan said before the start, by the engine's names of devices; empty where it was not made.
+    predicted: tuple[EngineBuffer, ...] = ()
 
     def to_json(self) -> str:
         """The state file's text; holds the API key."""
@@ -257,7 +259,8 @@ class ServerHandle:
         read = json.loads(text)
         data = {f.name: read[f.name] for f in fields(cls)}  # a state file holds more than the handle
         data["model"] = ModelRef(**data["model"]) if data["model"] else None
-        data["buffers"] = tuple(EngineBuffer(**b) for b in data["buffers"])
+        for name in ("buffers", "predicted"):
+            data[name] = tuple(EngineBuffer(**b) for b in data[name])
         data["capabilities"] = frozenset(data["capabilities"])
         return cls(**data)
 

@@ -38,8 +38,10 @@ CASES = (
     Case("SmolLM2, slots that do not divide", None, Demand(333, slots=3)),
     Case("SmolLM2, four slots, one cache", None, Demand(2048, slots=4, unified=True)),
     Case("SmolLM2, q8_0 cache", None, Demand(8192, kv_type="q8_0")),
+    Case("SmolLM2, q8_0 keys, f16 values", None, Demand(2048, kv_type="q8_0", value_type="f16")),
     Case("SmolLM2, no flash attention", None, Demand(2048, flash_attention=False)),
     Case("SmolLM2, batches of 2048", None, Demand(4096, ubatch=2048)),
+    Case("SmolLM2, embeddings, two slots", None, Demand(512, slots=2, unified=True, ubatch=512, embeddings=True)),
     Case("llama, GQA 4:1, q4_0 cache", _DENSE, Demand(8192, kv_type="q4_0")),
     Case("llama, output matrix of its own", replace(_DENSE, tied=False, vocab=16384), Demand(4096, slots=2)),
     Case("llama, Q4_0 weights", replace(_DENSE, kind="Q4_0"), Demand(4096)),
@@ -63,8 +65,8 @@ params, given = xllamacpp.CommonParams(), json.loads(sys.argv[2])
 params.model.path = sys.argv[1]
 for name, value in given.items():
     setattr(params, name, value)
-params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, sys.argv[3])
-params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, sys.argv[4])
+params.cache_type_k, params.cache_type_v = (getattr(xllamacpp.ggml_type, kind) for kind in sys.argv[3:5])
+params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, sys.argv[5])
 params.cpuparams.n_threads = 1
 server = xllamacpp.Server(params)
 os._exit(0)
@@ -84,12 +86,12 @@ def engine_report(path: Path, demand: Demand) -> dict[str, float]:
     """MiB of ``weights``, ``kv``, ``compute`` and ``output`` as the engine's log says them, each to 0.01."""
     given = {
         "n_ctx": demand.ctx * demand.slots, "n_parallel": demand.slots, "n_batch": demand.batch, "n_ubatch": demand.ubatch,
-        "kv_unified": demand.unified, "port": 0, "warmup": False, "verbosity": 4, "fit_params": False, "cache_ram_mib": 0,
+        "kv_unified": demand.unified, "embedding": demand.embeddings, "port": 0, "warmup": False, "verbosity": 4, "fit_params": False, "cache_ram_mib": 0,
     }  # fmt: skip
     flash = "ENABLED" if demand.flash_attention else "DISABLED"
     done = subprocess.run(
         [
-            sys.executable, "-c", _HOST, str(path), json.dumps(given), f"GGML_TYPE_{demand.kv_type.upper()}",
+            sys.executable, "-c", _HOST, str(path), json.dumps(given), f"GGML_TYPE_{demand.kv_type.upper()}", f"GGML_TYPE_{demand.values.upper()}",
             f"LLAMA_FLASH_ATTN_TYPE_{flash}",
         ],
         capture_output=True,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..memory import HostMemory
 from ..models.fit import Free
-from ..sampling.host import Host
 from ..server.machine import Machine
 from ..values import EngineBuffer
 
@@ -19,5 +19,5 @@ def free(ending: Iterable[EngineBuffer] = ()) -> Free:
     back = {"gpu": 0, "host": 0}
     for buffer in ending:  # CUDA0, Vulkan1 are devices; CPU, CPU_Mapped, CUDA_Host are not
         back["gpu" if gpus and buffer.device[-1:].isdigit() else "host"] += buffer.bytes
-    host = Host().memory().available_bytes + back["host"]
+    host = HostMemory().read().available_bytes + back["host"]
     return Free(tuple(one + back["gpu"] // len(gpus) for one in gpus), host)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .demand import Demand, padded
+from .demand import Demand, padded, quantised
 from .shape import Layer, ModelShape
 
 _F32 = 4
@@ -124,7 +124,6 @@ class _Builder:
         self.graph = graph = _Graph()
         self.e = _F32 * shape.width
         self.tensors = {tensor.name: tensor for tensor in shape.tensors}
-        self.quantised = demand.kv_type.startswith(("q", "iq"))
         rows, e = self.rows, self.e
         ids = graph.input(4 * rows)
         # A batch may also bring embeddings, alone or mixed with tokens; both stay reserved.
@@ -133,7 +132,7 @@ class _Builder:
         scale = graph.input(4 * rows) if shape.architecture.startswith("gemma") else None
         self.positions = graph.input(4 * rows)
         self.masks = {kind: self._cache_inputs(kind) for kind in ("full", "window") if self._uses(kind)}
-        self.chosen = graph.input(4 * demand.slots)
+        self.chosen = graph.input(4 * demand.outputs)
         if not tokens:  # on a second device the hidden state comes from the first
             self.x = graph.input(e * rows)
         else:
@@ -158,9 +157,9 @@ class _Builder:
         widest = max((layer.value_width for layer in self.shape.layers), default=0)
         self.graph.input(8 * self.rows * (1 if flash else widest))
         mask = self.graph.input(self.rows * cells * (2 if flash else 4))
-        if self.quantised:
-            self.graph.input(_F32 * 64 * 64)
-            self.graph.input(_F32 * 64 * 64)
+        for kind_of_rows in (demand.kv_type, demand.values):
+            if quantised(kind_of_rows):  # a rotation of the keys, and one of the values
+                self.graph.input(_F32 * 64 * 64)
         return mask
 
     def has(self, layer: Layer, name: str) -> bool:
@@ -178,7 +177,7 @@ class _Builder:
         x, normed = self.x, self.norm(self.x, e * rows)
         attended = self.attention(layer, normed) if layer.key_width else graph.step(e * rows, normed)
         if last:
-            rows = self.demand.slots
+            rows = self.demand.outputs
             attended, x = graph.step(e * rows, attended, self.chosen), graph.step(e * rows, x, self.chosen)
         if self.has(layer, "post_attention_norm.weight") and self.has(layer, "ffn_norm.weight"):
             attended = self.norm(attended, e * rows)
@@ -213,7 +212,7 @@ class _Builder:
             scores = _F32 * layer.heads * rows * self.cells(layer)
             weighed = graph.step(scores, graph.step(scores, query), mask, inplace=True)
             attended = graph.step(out, graph.step(out, weighed))
-        if self.quantised:
+        if quantised(self.demand.values):  # turned back
             attended = graph.step(out, attended)
         return graph.step(self.e * rows, attended)
 
@@ -229,7 +228,8 @@ class _Builder:
             found = self.norm(found, size)
         if turned:
             found = self.graph.step(size, found, self.positions, inplace=True)
-        return self.graph.step(size, found) if self.quantised else found
+        kind = self.demand.values if part == "v" else self.demand.kv_type
+        return self.graph.step(size, found) if quantised(kind) else found
 
     def feed_forward(self, layer: Layer, normed: _Result, rows: int) -> _Result:
         graph, e = self.graph, self.e * rows
@@ -271,7 +271,7 @@ class _Builder:
 
     def peak(self) -> int:
         if self.output:
-            rows = self.demand.slots
+            rows = self.demand.outputs
             logits = _F32 * rows * self.shape.vocabulary
             self.graph.step(logits, self.norm(self.x, self.e * rows))
         return self.graph.peak()

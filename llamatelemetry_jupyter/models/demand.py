@@ -15,6 +15,11 @@ _TYPES = {name.lower(): (block, size) for name, block, size in TENSOR_TYPES.valu
 _KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
+def quantised(kind: str) -> bool:
+    """Whether a type of the cache consists of blocks."""
+    return kind.startswith(("q", "iq"))
+
+
 def padded(count: int, step: int = CELLS) -> int:
     """``count`` rounded up to a multiple of ``step``."""
     return -(-count // step) * step
@@ -26,6 +31,7 @@ class Demand:
 
     ctx: int = 8192
     slots: int = 1
+    #: Type of the cache's keys, and of its values where ``value_type`` says nothing else.
     kv_type: str = "f16"
     flash_attention: bool = True
     batch: int = 2048
@@ -34,17 +40,24 @@ class Demand:
     unified: bool = False
     #: ``layer``: layers are shared out among the GPUs; ``none``: the first takes all.
     split: Literal["layer", "none"] = "layer"
+    value_type: str | None = None
+    #: A server of embeddings: the last layers and the output are computed for every token.
+    embeddings: bool = False
 
     def __post_init__(self) -> None:
         for name, most in (("ctx", 1 << 24), ("slots", 64), ("batch", 1 << 16), ("ubatch", 1 << 16)):
             if not 1 <= getattr(self, name) <= most:
                 raise CommandError(f"--{name} must be from 1 to {most:,}", hint="%llama plan --help")
-        if self.kv_type not in _KV_TYPES:
-            raise CommandError(
-                f"KV cache type {self.kv_type!r}: one of {', '.join(_KV_TYPES)}", hint="%llama plan --help"
-            )
-        if self.kv_type not in ("f32", "f16", "bf16") and not self.flash_attention:
-            raise CommandError(f"a {self.kv_type} KV cache needs flash attention", hint="--flash on")
+        for kind in (self.kv_type, self.values):
+            if kind not in _KV_TYPES:
+                raise CommandError(f"KV cache type {kind!r}: one of {', '.join(_KV_TYPES)}", hint="%llama plan --help")
+        if quantised(self.values) and not self.flash_attention:
+            raise CommandError(f"a {self.values} KV cache needs flash attention", hint="--flash on")
+
+    @property
+    def values(self) -> str:
+        """Type of the cache's values."""
+        return self.value_type or self.kv_type
 
     @property
     def cells(self) -> int:
@@ -62,18 +75,21 @@ class Demand:
         """Tokens that are computed at once (llama-context.cpp: n_ubatch ≤ n_batch ≤ n_ctx)."""
         return min(self.ubatch, self.batch, padded(self.ctx * self.slots))
 
+    @property
+    def outputs(self) -> int:
+        """Tokens of a batch for which the output is computed."""
+        return padded(self.rows, self.slots) if self.embeddings else self.slots
+
     def window_cells(self, window: int) -> int:
         """Cells of one stream for layers that see only ``window`` tokens (llama-kv-cache-iswa.cpp)."""
         shared = self.slots if self.unified else 1
         return padded(min(self.cells, window * shared + self.rows))
 
-    def row_bytes(self, width: int) -> int:
+    def row_bytes(self, width: int, kind: str) -> int:
         """Bytes of ``width`` cached elements; raises CommandError when they do not consist of whole blocks."""
-        block, size = _TYPES[self.kv_type]
+        block, size = _TYPES[kind]
         if width % block:
-            raise CommandError(
-                f"this model's heads do not fit a {self.kv_type} KV cache (blocks of {block})", hint="--kv f16"
-            )
+            raise CommandError(f"this model's heads do not fit a {kind} KV cache (blocks of {block})", hint="--kv f16")
         return width // block * size
 
 
@@ -85,5 +101,9 @@ def kv_bytes(shape: ModelShape, demand: Demand, layer: Layer) -> int:
     cells = demand.cells
     if layer.attention == "window" and shape.window:
         cells = demand.window_cells(shape.window)
-    cache = demand.streams * cells * (demand.row_bytes(layer.key_width) + demand.row_bytes(value))
+    cache = (
+        demand.streams
+        * cells
+        * (demand.row_bytes(layer.key_width, demand.kv_type) + demand.row_bytes(value, demand.values))
+    )
     return cache + demand.slots * layer.state_bytes

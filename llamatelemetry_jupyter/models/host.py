@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from ..memory import HostMemory
 from .plan import Device
 
 #: CPU feature -> tensor types that the engine keeps in an order of its own, with rows in groups of 8
@@ -17,11 +18,9 @@ _REPACKED: tuple[tuple[str, frozenset[str]], ...] = (
 
 
 def host_device() -> Device:
-    """Memory that is available now, as the system counts it."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    return Device("host", memory.available, "host", memory.total, repacked_types())
+    """Memory that is available now to this machine, or to its container."""
+    memory = HostMemory().read()
+    return Device("host", memory.available_bytes, "host", memory.total_bytes, repacked_types())
 
 
 def repacked_types(cpuinfo: str | None = None) -> frozenset[str]:

@@ -17,6 +17,7 @@ class Failure:
 
     cause: str
     remedy: str
+    memory: bool = False  # there was too little of it
 
 
 _LOGS = "%llama logs -n 60"
@@ -142,12 +143,12 @@ def explain(returncode: int | None, lines: Sequence[str]) -> Failure:
         for line in reversed(lines):
             if found := pattern.search(line):
                 groups = [str(g) for g in found.groups()]
-                return Failure(cause.format(*groups), remedy.format(*groups))
+                return Failure(cause.format(*groups), remedy.format(*groups), memory=remedy == _SMALLER)
     if returncode is not None and returncode < 0:
         number = -returncode
         known = next((s for s in _SIGNALS if s == number), None)
         if known is not None:
-            return Failure(_SIGNALS[known], _REMEDIES.get(known, _LOGS))
+            return Failure(_SIGNALS[known], _REMEDIES.get(known, _LOGS), memory=known == signal.SIGKILL)
         return Failure(f"it was ended by signal {number}", _LOGS)
     last = next((line.strip() for line in reversed(lines) if re.search(r"\berror\b|failed", line, re.IGNORECASE)), None)
     said = f": {last[:200]}" if last else ""

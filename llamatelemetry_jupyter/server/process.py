@@ -26,9 +26,10 @@ from ..clock import now_ns
 from ..errors import CommandError, ServerError
 from ..fetch import Progress
 from ..models import catalogue, gguf
-from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
-from . import attach, failures, launch, log
+from ..values import JSON, EventKind, Runtime, ServerEvent, ServerHandle, ServerState
+from . import attach, failures, launch, log, proof
 from .child import Child
+from .forecast import Forecast
 from .running import Running
 from .runtime import find_runtime
 from .settings import ServerSettings
@@ -141,25 +142,30 @@ class ServerManager:
             say = on_progress or (lambda _stage, _fraction: None)
             runtime = runtime or find_runtime()
             model = catalogue.resolve(settings.model, say)
-            wanted = settings.resolved(model, gguf.read_header(model.path))
+            header = gguf.read_header(model.path)
+            wanted = settings.resolved(model, header)
             _ = wanted.to_argv(runtime.features) if runtime.kind == "binary" else wanted.to_params()
             running = self._alive()
             if running is not None and running.handle is not None and not replace:
                 same_engine = running.runtime is not None and running.runtime.argv == runtime.argv
-                if running.settings == wanted and same_engine and (running.kept or not keep):
+                if running.serves(settings, wanted) and same_engine and (running.kept or not keep):
                     return running.handle
+            ending = running.handle.buffers if running is not None and running.handle is not None else ()
+            forecast = Forecast.of(wanted, model, header, runtime, fixed=settings.ctx is not None, ending=ending)
             self.stop()
             remove_stale_files()
             self._asked = (settings, runtime, keep)
             try:
-                running = self._spawn(wanted, model, runtime, keep=keep)
-                handle = self._wait_until_ready(running, say, timeout_s)
+                running = self._spawn(forecast, runtime, keep=keep)
+                handle = running.proven(self._wait_until_ready(running, say, timeout_s))
                 self._settle(running, handle)
             except BaseException:  # also an interrupt: a cell that was stopped leaves no half-started engine behind
                 if self._now is not None:
                     self._end(self._now, 0.5)
                 raise
-            self._tell("ready", url=handle.url, slots=handle.slots, ctx_per_slot=handle.ctx_per_slot)
+            sums = {"predicted_bytes": handle.predicted, "actual_bytes": handle.buffers}
+            told: dict[str, JSON] = {name: sum(one.bytes for one in buffers) for name, buffers in sums.items()}
+            self._tell("ready", url=handle.url, slots=handle.slots, ctx_per_slot=handle.ctx_per_slot, **told)
             return handle
 
     def restart(self, on_progress: Progress | None = None, timeout_s: float = 120.0, **changes: Any) -> ServerHandle:
@@ -259,7 +265,8 @@ class ServerManager:
         if running is not None and running.child is not None:
             raise ServerError(f"server {self.name!r} is running", hint="%llama attach … --name other")
 
-    def _spawn(self, settings: ServerSettings, model: ModelRef, runtime: Runtime, *, keep: bool) -> Running:
+    def _spawn(self, forecast: Forecast, runtime: Runtime, *, keep: bool) -> Running:
+        settings, model = forecast.settings, forecast.model
         self._crash = None
         self._now = None
         key = secrets.token_urlsafe(32)
@@ -270,14 +277,18 @@ class ServerManager:
             rendered = replace(settings, slot_save_path=f"{slots}{os.sep}")
         else:
             rendered = settings
+        gpu_used = proof.used()
         process = launch.spawn(runtime, rendered, key, path, keep=keep)
         child = Child(process.pid, environment.process_start(process.pid), process)
         running = Running(
-            child, key, log.Parser(self.name), self._pass_on, model, settings, runtime, log.Tail(path), kept=keep
+            child, key, log.Parser(self.name), self._pass_on, model, settings, runtime, log.Tail(path), kept=keep,
+            forecast=forecast, gpu_used=gpu_used, cuda_visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         )  # fmt: skip
         self._now = running
         _end_at_exit(self)
         self._tell("spawned", pid=process.pid, engine=runtime.version, model=model.id)
+        for cause, remedy in forecast.warnings():
+            running.warn(cause, remedy)
         return running
 
     def _wait_until_ready(self, running: Running, say: Progress, timeout_s: float) -> ServerHandle:
@@ -377,7 +388,7 @@ class ServerManager:
             if running.wanted_to_end:
                 self._tell("stopped", returncode=code)
                 return
-            running.failure = self._crash = failures.explain(code, running.parser.lines)
+            running.failure = self._crash = running.explain()
             self._tell("crashed", returncode=code, reason=self._crash.cause, hint=self._crash.remedy)
 
     def _path(self, suffix: str) -> Path:

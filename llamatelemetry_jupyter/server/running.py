@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
+from .._files import size
 from ..errors import ServerError
+from ..gpu.owners import visible
 from ..values import ModelRef, Runtime, ServerEvent, ServerHandle
-from . import failures, log, probe
+from . import failures, log, probe, proof
 from .child import Child
+from .forecast import Forecast
 from .settings import ServerSettings
 
 _POLL_S = 0.01
@@ -30,6 +34,10 @@ class Running:
     runtime: Runtime | None = None
     tail: log.Tail | None = None
     kept: bool = False
+    forecast: Forecast | None = None
+    #: Used bytes of each GPU just before the start; empty without a driver.
+    gpu_used: Mapping[str, int] = field(default_factory=dict)
+    cuda_visible: str | None = None
     handle: ServerHandle | None = None
     failure: failures.Failure | None = None
     wanted_to_end: bool = False
@@ -95,7 +103,40 @@ class Running:
             settings_hash=settings.hash(),
             log_path=str(tail.path) if tail is not None else None,
             engine=runtime.version,
+            predicted=self.forecast.buffers if self.forecast is not None else (),
         )
+
+    def proven(self, handle: ServerHandle) -> ServerHandle:
+        """The handle without the buffers of GPUs of which the driver says otherwise; a warning names them."""
+        if not self.gpu_used:
+            return handle
+        order = visible(tuple(self.gpu_used), self.cuda_visible)
+        doubtful = proof.doubts(handle.buffers, self.gpu_used, proof.used(), order)
+        for one in doubtful:
+            said = f"{size(one.announced_bytes)} by the engine, {size(one.taken_bytes)} by the driver"
+            self.warn(f"{one.device}: its memory is not shown by owner ({said})", "%llama logs -n 60")
+        names = {one.device for one in doubtful}
+        return replace(handle, buffers=tuple(buffer for buffer in handle.buffers if buffer.device not in names))
+
+    def serves(self, asked: ServerSettings, wanted: ServerSettings) -> bool:
+        """Whether it runs with ``wanted``, which ``asked`` stands for; a context that it was narrowed to will do."""
+        if self.settings is not None and asked.ctx is None and self.forecast is not None and self.forecast.narrowed:
+            wanted = replace(wanted, ctx=self.settings.ctx)
+        return self.settings == wanted
+
+    def explain(self) -> failures.Failure:
+        """Why the engine ended; where memory was too little, how much there is, and what would fit."""
+        assert self.child is not None
+        found = failures.explain(self.child.returncode, self.parser.lines)
+        if not found.memory or self.forecast is None or self.handle is not None:
+            return found
+        if self.child.returncode == -signal.SIGKILL and self.forecast.fits:  # somebody did it, not the system
+            return found
+        return failures.Failure(f"{found.cause}: {self.forecast.needs()}", self.forecast.remedy(), memory=True)
+
+    def warn(self, cause: str, remedy: str) -> None:
+        """Tell of something that the user would want to know although the start goes on."""
+        self.tell(self.parser.warn(cause, remedy))
 
     def _read_buffers(self) -> None:
         """Read the log of the start to its end; warn when the model is not where it should be."""
@@ -111,4 +152,4 @@ class Running:
             self.settings.gpu_layers, self.parser.buffers, self.parser.lines, self.parser.fit
         )
         if warning is not None:
-            self.tell(self.parser.warn(warning.cause, warning.remedy))
+            self.warn(warning.cause, warning.remedy)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import escape
 from ..models.plan import Plan, Share
+from ..values import EngineBuffer, Owner
 from . import svg
 from .bars import Bar, lanes
 from .format import NA, count, short, size
@@ -89,18 +90,44 @@ def _missing(found: Plan) -> list[str]:
     return [f"{size(-s.left)} short on {short(escape.plain(s.device.name), 24)}" for s in found.shares if s.left < 0]
 
 
-def comparison(predicted: Share, actual: Mapping[str, int]) -> Table:
-    """Predicted and actual bytes by owner with their difference."""
-    names = {"weights": "weights", "kv": "KV cache", "compute": "compute buffers", "output": "output buffer"}
-    ours = _parts(predicted)
-    rows = [(names[key], ours[key], actual.get(key, 0)) for key in names]
-    rows.append(("sum", sum(row[1] for row in rows), sum(row[2] for row in rows)))
+#: The engine prints MiB with two digits: what is nearer than half of one is equal.
+_PRINTED = 2**20 * 0.0051
+_NAMES: tuple[tuple[Owner, str], ...] = (
+    ("weights", "weights"),
+    ("kv", "KV cache"),
+    ("compute", "compute buffers"),
+    ("output", "output buffer"),
+)
+
+
+def comparison(
+    predicted: Sequence[EngineBuffer], actual: Sequence[EngineBuffer], uncounted: Sequence[str] = ()
+) -> Table:
+    """Predicted and actual bytes by device and owner with their difference; ``uncounted`` were not predicted.
+
+    The CUDA context stands apart: the engine does not announce it.
+    """
+    devices = list(dict.fromkeys(buffer.device for buffer in (*predicted, *actual)))
+    rows: list[tuple[str, ...]] = []
+    for device in devices:
+        found = [(name, _sum(predicted, device, owner), _sum(actual, device, owner)) for owner, name in _NAMES]
+        found = [row for row in found if row[1] or row[2]]
+        found.append(("sum", sum(row[1] for row in found), sum(row[2] for row in found)))
+        shown = short(escape.plain(device), 24)
+        rows += [(shown, name, size(ours), size(engines), _error(ours, engines)) for name, ours, engines in found]
+        if context := _sum(predicted, device, "context"):
+            rows.append((shown, "CUDA context", size(context), NA, NA))
+    rows += [("", name, "not counted", NA, NA) for name in uncounted]
     return Table(
-        ("what", "predicted", "actual", "error"),
-        tuple((name, size(a), size(b), _error(a, b)) for name, a, b in rows),
-        frozenset({"predicted", "actual", "error"}),
+        ("device", "what", "predicted", "actual", "error"), tuple(rows), frozenset({"predicted", "actual", "error"})
     )
 
 
+def _sum(buffers: Sequence[EngineBuffer], device: str, owner: Owner) -> int:
+    return sum(one.bytes for one in buffers if (one.device, one.owner) == (device, owner))
+
+
 def _error(predicted: int, actual: int) -> str:
+    if actual and abs(predicted - actual) <= _PRINTED:
+        return "0.00 %"
     return NA if not actual else f"{100 * (predicted - actual) / actual:+.2f} %"

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from llamatelemetry_jupyter.environment import process_start
-from llamatelemetry_jupyter.sampling.host import Host, find_limit
+from llamatelemetry_jupyter.memory import find_limit
+from llamatelemetry_jupyter.sampling.host import Host
 
 MIB = 1 << 20
 

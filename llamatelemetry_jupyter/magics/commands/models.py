@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ... import escape
@@ -68,10 +69,10 @@ def _list(*, only_here: bool) -> Table:
         if own or not only_here:
             here = ", ".join(f"{_form(one)} {size(one.bytes)}" for one in own)
             known = (entry.id, entry.size_label, entry.licence, entry.consent)
-            rows.append((*known, here, _fits(entry, memory), entry.about))
+            rows.append((*known, here, _fits(entry, own, memory), entry.about))
     for one in there:
         if one.name is None:
-            rows.append((one.address, "n/a", "n/a", "n/a", size(one.bytes), _placed(one.bytes, memory), ""))
+            rows.append((one.address, "n/a", "n/a", "n/a", size(one.bytes), _planned(one, memory), ""))
     headers = ("model", "parameters", "licence", "consent", "here", "fits now", "what for")
     return Table(headers, tuple(rows), frozenset({"parameters"}), "no model is on this machine; %llama models list")
 
@@ -80,17 +81,29 @@ def _form(one: Stored) -> str:
     return (one.name or "").partition(":")[2]
 
 
-def _fits(entry: Entry, memory: Free) -> str:
-    """The largest form that fits; files that are not here are estimated, which a sign says."""
+def _fits(entry: Entry, own: Sequence[Stored], memory: Free) -> str:
+    """The largest form that fits: planned from the header of a file that is here, else estimated, which a sign says."""
     from ...models.quants import BITS
 
+    here = {_form(one): one for one in own}
     for quant in entry.quants:
+        if quant in here:
+            where = _planned(here[quant], memory)
+            if where != "no" and (not memory.gpus or where == "GPU"):
+                return f"{quant} ({where})"
+            continue
         where = _placed(int(entry.parameters * BITS[quant] / 8), memory)
         if where != "no" and (not memory.gpus or where == "GPU"):
             return f"≈ {quant} ({where})"
     smallest = entry.quants[-1]
     where = _placed(int(entry.parameters * BITS[smallest] / 8), memory)
     return "no" if where == "no" else f"≈ {smallest} (part on the host)"
+
+
+def _planned(one: Stored, memory: Free) -> str:
+    from ...models.fit import beside, place
+
+    return place(one.bytes, memory, beside(str(one.paths[0]), memory)) or "no"
 
 
 def _placed(file_bytes: int, memory: Free) -> str:

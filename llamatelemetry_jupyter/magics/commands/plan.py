@@ -32,7 +32,10 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--unified", action="store_true", help="one KV cache for all slots")
     parser.add_argument("--split", choices=("layer", "none"), default="layer", help="share layers among GPUs (layer)")
     parser.add_argument("--gpu-layers", type=int, metavar="N", help="layers on the GPUs (as many as fit)")
-    parser.add_argument("--check", action="store_true", help="compare with what the running server has allocated")
+    parser.add_argument(
+        "--check", action="store_true", help="compare what was planned for the running server with what it took"
+    )
+    parser.add_argument("-N", "--name", metavar="NAME", help="with --check: one of several servers (default)")
 
 
 def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
@@ -43,7 +46,7 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     from ...views.plan import plan_view
 
     if args.check:
-        return _check(session, args)
+        return _check(session, args.name)
     handle = session.handle
     model = args.model or (handle.model.path if handle and handle.model else None)
     if model is None:
@@ -127,23 +130,16 @@ def _advice(
     return lines
 
 
-def _check(session: Session, args: argparse.Namespace) -> Table:
-    """Predicted against actual for the server that runs; the plan's options say what it was started with."""
-    from ...models.gguf import check
-    from ...models.plan import placed
-    from ...models.shape import shape_of
+def _check(session: Session, name: str | None) -> Table:
+    """Predicted against actual for the server that runs."""
+    from ...server.forecast import uncounted
     from ...views.plan import comparison
 
-    handle = session.handle
-    if handle is None or handle.model is None or not handle.buffers:
-        raise CommandError("no server of ours is running whose log names its buffers", hint="%llama start")
-    slots, context = handle.slots or 1, handle.ctx_per_slot or args.ctx
-    demand = _demand(args, context, slots)
-    shape = shape_of(check(handle.model.path))
-    _, host = _devices("none")
-    if any(buffer.device != "CPU" for buffer in handle.buffers):
-        raise CommandError("the comparison is for a server on the CPU so far", hint="%llama status")
-    actual: dict[str, int] = {}
-    for buffer in handle.buffers:
-        actual[buffer.owner] = actual.get(buffer.owner, 0) + buffer.bytes
-    return comparison(placed(shape, (), host, demand, 0).shares[-1], actual)
+    handle = session.chosen(name)
+    if handle is None:
+        raise CommandError("no server is running whose memory could be compared", hint="%llama start")
+    if not handle.predicted or not handle.buffers:
+        what = "was not started here" if not handle.predicted else "does not say in its log what it has allocated"
+        raise CommandError(f"nothing to compare: the server at {handle.url} {what}", hint="%llama restart")
+    settings = session.manager_of(handle.name).settings
+    return comparison(handle.predicted, handle.buffers, uncounted(settings) if settings is not None else ())
