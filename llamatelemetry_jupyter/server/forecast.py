@@ -24,7 +24,7 @@ from ..models.quants import BITS
 from ..models.shape import ModelShape, shape_of
 from ..values import EngineBuffer, ModelRef, Owner, Runtime
 from .runtime import devices
-from .settings import DEFAULT_CONTEXT, ServerSettings
+from .settings import ServerSettings
 
 #: A context that nobody asked for is not made smaller than this to keep a model on the GPUs (llama.cpp's --fit-ctx
 #: stops at 4,096 for the same reason; a notebook's questions are shorter).
@@ -37,8 +37,8 @@ _OWNERS: tuple[Owner, ...] = ("weights", "kv", "compute", "output", "context")
 class Forecast:
     """The plan of one server that is to be started with ``settings``.
 
-    ``narrowed``: nobody asked for a context, and the usual one would not fit. ``beside`` names what comes on top,
-    uncounted.
+    ``usual`` is the context that it would have had if that had fitted and nobody asked for another; ``None`` where it
+    has what was wanted. ``beside`` names what comes on top, uncounted.
     """
 
     settings: ServerSettings
@@ -47,7 +47,7 @@ class Forecast:
     shape: ModelShape
     gpus: tuple[Device, ...]
     host: Device
-    narrowed: bool = False
+    usual: int | None = None
     beside: tuple[str, ...] = ()
 
     @classmethod
@@ -84,7 +84,7 @@ class Forecast:
         if fixed or (context := found.narrower()) is None:
             return found
         smaller = replace(settings, ctx=context)
-        return replace(found, settings=smaller, plan=planned(demand_of(smaller)), narrowed=True)
+        return replace(found, settings=smaller, plan=planned(demand_of(smaller)), usual=demand.ctx)
 
     @property
     def buffers(self) -> tuple[EngineBuffer, ...]:
@@ -117,9 +117,9 @@ class Forecast:
 
     def warnings(self) -> list[tuple[str, str]]:
         """Cause and remedy of what the user would want to know before the engine loads."""
-        if self.narrowed:
-            kept = f"{self.plan.demand.ctx:,} tokens of context fit into the memory that is free, the usual are more"
-            return [(kept, f"%llama start {self._name()} --ctx {DEFAULT_CONTEXT}   (to try it all the same)")]
+        if self.usual is not None:
+            said = f"the context is {self.plan.demand.ctx:,} tokens: {self.usual:,} do not fit into the memory that is free"
+            return [(said, f"%llama start {self._name()} --ctx {self.usual}   (to try it all the same)")]
         return [] if self.fits else [(f"{self.needs()}: it may fail, or be slow", self.remedy())]
 
     def remedy(self) -> str:

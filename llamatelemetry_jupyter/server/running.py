@@ -120,7 +120,12 @@ class Running:
 
     def serves(self, asked: ServerSettings, wanted: ServerSettings) -> bool:
         """Whether it runs with ``wanted``, which ``asked`` stands for; a context that it was narrowed to will do."""
-        if self.settings is not None and asked.ctx is None and self.forecast is not None and self.forecast.narrowed:
+        if (
+            self.settings is not None
+            and asked.ctx is None
+            and self.forecast is not None
+            and self.forecast.usual is not None
+        ):
             wanted = replace(wanted, ctx=self.settings.ctx)
         return self.settings == wanted
 

@@ -87,7 +87,7 @@ def test_a_context_that_nobody_asked_for_is_made_to_fit_and_stays(manager, machi
     handle = manager.start(ServerSettings(warmup=False))
     assert 2048 <= handle.ctx_per_slot < 8192
     ((cause, remedy),) = manager.warnings
-    assert cause.startswith(f"{handle.ctx_per_slot:,} tokens of context fit")
+    assert cause.startswith(f"the context is {handle.ctx_per_slot:,} tokens: 8,192 do not fit")
     assert "--ctx 8192" in remedy
     assert manager.start(ServerSettings(warmup=False)).pid == handle.pid
     machine(64_000)
@@ -141,10 +141,10 @@ def test_gpus_count_and_what_a_server_that_ends_gives_back(machine):
 def test_a_context_is_narrowed_to_keep_all_layers_on_the_gpu(machine):
     machine(64_000, 1720)
     found = of(ServerSettings())
-    assert found.narrowed
+    assert found.usual == 8192
     assert found.plan.gpu_layers == 31
     assert 2048 <= found.settings.ctx < 8192
-    assert not of(ServerSettings(ctx=8192)).narrowed
+    assert of(ServerSettings(ctx=8192)).usual is None
 
 
 def test_what_is_not_counted_is_named():
