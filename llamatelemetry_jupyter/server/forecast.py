@@ -118,7 +118,7 @@ class Forecast:
     def warnings(self) -> list[tuple[str, str]]:
         """Cause and remedy of what the user would want to know before the engine loads."""
         if self.usual is not None:
-            said = f"the context is {self.plan.demand.ctx:,} tokens: {self.usual:,} do not fit into the memory that is free"
+            said = f"the context is {self.plan.demand.ctx:,} tokens: {self.usual:,} do not fit into free memory"
             return [(said, f"%llama start {self._name()} --ctx {self.usual}   (to try it all the same)")]
         return [] if self.fits else [(f"{self.needs()}: it may fail, or be slow", self.remedy())]
 
