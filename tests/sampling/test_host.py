@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,22 +135,36 @@ def test_between_two_looks_new_pages_are_weights_until_those_are_whole():
     assert (unread.weights_bytes, unread.file_bytes) == (None, 40)
 
 
+@pytest.fixture(scope="module")
+def two_engines(model_path, tmp_path_factory):
+    """Two servers of one model, in a file that no other process of this machine maps."""
+    path = tmp_path_factory.mktemp("model") / "mine.gguf"
+    shutil.copy(model_path, path)
+    managers = [ServerManager(name=name) for name in ("first", "second")]
+    try:
+        yield [manager.start(ServerSettings(model=str(path), ctx=256)) for manager in managers]
+    finally:
+        for manager in managers:
+            manager.stop()
+
+
 @pytest.mark.engine
-def test_weights_of_a_real_engine_stand_apart_from_its_own_memory_as_the_system_says(server):
-    resident = Host().resident(server.pid, server.pid_start, server.model.path)
-    said, name = {"weights": 0, "files": 0, "all": 0}, ""
-    for line in Path(f"/proc/{server.pid}/smaps").read_text("utf-8").splitlines():
+def test_weights_of_a_real_engine_stand_apart_from_its_own_memory_as_the_system_says(two_engines):
+    one = two_engines[0]
+    resident = Host().resident(one.pid, one.pid_start, one.model.path)
+    said, name = {"weights": 0, "all": 0}, ""
+    for line in Path(f"/proc/{one.pid}/smaps").read_text("utf-8").splitlines():
         words = line.split()
         if not words[0].endswith(":"):
             name = words[5] if len(words) > 5 else ""
         elif words[0] == "Pss:":
             said["all"] += int(words[1]) * KIB
             said["weights"] += int(words[1]) * KIB * name.endswith(".gguf")
-    assert said["weights"] > 50 * MIB
+    assert said["weights"] > 5 * MIB
     assert resident.weights_bytes == pytest.approx(said["weights"], rel=0.01)
-    assert resident.weights_mapped == pytest.approx(os.path.getsize(server.model.path), rel=0.05)
-    assert resident.bytes == pytest.approx(said["all"], rel=0.02)
-    rows = host_owners(8 << 30, 4 << 30, [(Engine("test", server.pid, server.buffers), resident)], None)
+    assert resident.weights_mapped == pytest.approx(os.path.getsize(one.model.path), rel=0.05)
+    assert resident.bytes == pytest.approx(said["all"], rel=0.05)  # libraries are shared with whoever comes and goes
+    rows = host_owners(8 << 30, 4 << 30, [(Engine("first", one.pid, one.buffers), resident)], None)
     mapped, *own = [o for o in rows if o.owner == "weights"]
     assert (mapped.bytes, mapped.source) == (resident.weights_bytes, "measured")
     assert sum(o.bytes for o in rows if o.owner not in ("other", "free")) == resident.bytes
@@ -157,15 +172,12 @@ def test_weights_of_a_real_engine_stand_apart_from_its_own_memory_as_the_system_
 
 
 @pytest.mark.engine
-def test_a_file_that_two_engines_map_is_counted_once(server, model_path):
-    manager = ServerManager(name="second")
-    second = manager.start(ServerSettings(model=str(model_path), ctx=256))
-    try:
-        host = Host()
-        shares = [host.resident(h.pid, h.pid_start).weights_bytes for h in (server, second)]
-    finally:
-        manager.stop()
-    assert sum(shares) == pytest.approx(os.path.getsize(model_path), rel=0.05)
+def test_a_file_that_two_engines_map_is_counted_once(two_engines):
+    seen = [read(Path(f"/proc/{one.pid}/smaps"), one.model.path) for one in two_engines]
+    in_memory = max(one.weights_resident for one in seen)
+    assert in_memory > 10 * MIB
+    # A system under pressure takes pages back meanwhile; twice the file it is not.
+    assert sum(one.weights_shared for one in seen) == pytest.approx(in_memory, rel=0.2)
 
 
 def test_the_largest_other_processes_are_named_and_known_ones_are_not():
