@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
 from importlib import metadata
@@ -17,8 +18,9 @@ _EXACT = 0.011  # MiB: the log prints two digits, and weights and caches of seve
 def run() -> list[dict[str, object]]:
     """One row: the largest error of the total, in per cent."""
     sys.path.insert(0, str(_ROOT / "tests"))
-    from plancases import CASES, engine_report, model_file, parts, predicted
+    from plancases import CASES, engine_report, fit_params_report, fit_params_tool, model_file, parts, predicted
 
+    tool = fit_params_tool()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
@@ -32,6 +34,7 @@ def run() -> list[dict[str, object]]:
                         name: round(value, 2) for name, value in parts(predicted(path, case.demand)[1]).items()
                     },
                     "actual": engine_report(path, case.demand),
+                    "fit_params": fit_params_report(tool, path, case.demand) if tool else None,
                 }
             )
     _TABLE.write_text(
@@ -49,13 +52,13 @@ def run() -> list[dict[str, object]]:
             "what": f"the plan's total against the engine's own log, {len(rows)} cases, CPU; the largest error",
             "unit": "%",
             "ours": round(worst, 3),
-            "peers": {"cases with a total right to 0.02 MiB": sum(mib <= 0.02 for mib, _ in errors)},
+            "peers": {"cases with a total right to 0.02 MiB": sum(mib <= 0.02 for mib, _ in errors), **_peer(rows)},
             "floor": None,
             "ratio": None,
             "goal": "weights and KV exact to 0.01 MiB; total within 2 % or 4 MiB",
             "holds": exact and allowed,
             "method": f"{len(rows)} models and settings (tests/plancases.py), a fresh engine each, buffer lines of its log at "
-            f"verbosity 4; largest absolute error {max(mib for mib, _ in errors):.2f} MiB; the cases are in docs/memory.md",
+            f"verbosity 4; llama-fit-params (where on PATH) with the same arguments; largest absolute error {max(mib for mib, _ in errors):.2f} MiB; the cases are in docs/memory.md",
         }
     ]
 
@@ -63,6 +66,21 @@ def run() -> list[dict[str, object]]:
 def _error(row: dict) -> tuple[float, float]:
     predicted, actual = sum(row["predicted"].values()), sum(row["actual"].values())
     return abs(predicted - actual), actual
+
+
+def _peer(rows: list[dict]) -> dict[str, float]:
+    """llama-fit-params' errors where a binary was at hand: it prints whole MiB, and no output buffer."""
+    errors = [
+        100 * (sum(row["fit_params"].values()) / (sum(row["actual"].values()) - row["actual"]["output"]) - 1)
+        for row in rows
+        if row["fit_params"]
+    ]
+    if not errors:
+        return {}
+    return {
+        "llama-fit-params, largest error": round(max(errors, key=abs), 1),
+        "llama-fit-params, median error": round(statistics.median(errors), 1),
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from llamatelemetry_jupyter.models.gguf import check
 from llamatelemetry_jupyter.models.host import host_device
 from llamatelemetry_jupyter.models.plan import Share, plan
 from llamatelemetry_jupyter.models.shape import ModelShape, shape_of
+from llamatelemetry_jupyter.server.runtime import find_runtime
 
 MIB = 2**20
 _DENSE = Shape(embd=512, ff=1536, heads=8, kv_heads=2, head=64, layers=6)
@@ -71,6 +73,8 @@ for name, value in given.items():
 params.cache_type_k, params.cache_type_v = (getattr(xllamacpp.ggml_type, kind) for kind in sys.argv[3:5])
 params.flash_attn_type = getattr(xllamacpp.llama_flash_attn_type, sys.argv[5])
 params.load_mode = getattr(xllamacpp.llama_load_mode, sys.argv[6])
+if params.embedding:  # as ours are started where the model names no other
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
 params.cpuparams.n_threads = 1
 server = xllamacpp.Server(params)
 os._exit(0)
@@ -106,6 +110,33 @@ def engine_report(path: Path, demand: Demand) -> dict[str, float]:
     for _, kind, mib in _BUFFER.findall(done.stderr):
         report[{"model": "weights", "KV": "kv", "RS": "kv"}.get(kind, kind)] += float(mib)
     return report
+
+
+def fit_params_tool() -> str | None:
+    """llama.cpp's own planner, beside the ``llama-server`` on PATH or on PATH itself; ``None`` where there is none."""
+    server = shutil.which("llama-server")
+    beside = find_runtime(server).tools.get("llama-fit-params") if server else None
+    return beside or shutil.which("llama-fit-params")
+
+
+def fit_params_report(tool: str, path: Path, demand: Demand) -> dict[str, int] | None:
+    """Whole MiB of ``weights``, ``context`` and ``compute`` by llama-fit-params; ``None`` for what it cannot be told."""
+    if demand.unified or demand.embeddings:
+        return None
+    done = subprocess.run(
+        [
+            tool, "--model", str(path), "--ctx-size", str(demand.ctx * demand.slots), "--parallel", str(demand.slots),
+            "--batch-size", str(demand.batch), "--ubatch-size", str(demand.ubatch), "--cache-type-k", demand.kv_type,
+            "--cache-type-v", demand.values, "--flash-attn", "on" if demand.flash_attention else "off", "--load-mode",
+            "mmap" if demand.mapped else "none", "--fit-print", "on", *(["--swa-full"] if demand.whole_windows else []),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )  # fmt: skip
+    found = re.search(r"^Host (\d+) (\d+) (\d+)", done.stdout, re.MULTILINE)
+    assert found, done.stdout + done.stderr[-2000:]
+    return dict(zip(("weights", "context", "compute"), map(int, found.groups()), strict=True))
 
 
 def predicted(path: Path, demand: Demand) -> tuple[ModelShape, Share]:

@@ -85,17 +85,25 @@ def plan_cases() -> str:
     found = json.loads((ROOT / "bench" / "plan_cases.json").read_text(encoding="utf-8"))
     parts = ("weights", "kv", "compute", "output")
     lines = [
-        f"Engine: {found['engine']}, CPU. MiB, predicted / in the engine's log.",
+        f"Engine: {found['engine']}, CPU. MiB, predicted / in the engine's log. Last column: error of the sum that",
+        "llama-fit-params prints, where it can be asked the same: it has no flag for a unified cache or for embeddings,",
+        "reserves logits for a whole batch, which a server does not, and leaves out weights that the CPU repacks.",
         "",
-        "| model and settings | context × slots | weights | KV cache | compute | output | error of the sum |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| model and settings | context × slots | weights | KV cache | compute | output | error of the sum | llama-fit-params |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found["cases"]:
         ours, theirs = row["predicted"], row["actual"]
         cells = " | ".join(f"{ours[part]:.2f} / {theirs[part]:.2f}" for part in parts)
         error = 100 * (sum(ours.values()) / sum(theirs.values()) - 1)
-        lines.append(f"| {_cell(row['case'])} | {row['ctx']:,} × {row['slots']} | {cells} | {error + 0.0:+.2f} % |")
-    return "\n".join(lines).replace("-0.00 %", "0.00 %").replace("+0.00 %", "0.00 %")
+        peer = row["fit_params"]
+        other = (
+            f"{100 * (sum(peer.values()) / (sum(theirs.values()) - theirs['output']) - 1):+.0f} %" if peer else "n/a"
+        )
+        lines.append(
+            f"| {_cell(row['case'])} | {row['ctx']:,} × {row['slots']} | {cells} | {error + 0.0:+.2f} % | {other} |"
+        )
+    return re.sub(r"[-+](0(\.00)? %)", r"\1", "\n".join(lines))
 
 
 def models() -> str:

@@ -46,7 +46,7 @@ class Before:
 
         A device that the driver does not show is not doubted.
         """
-        devices = [device for device in dict.fromkeys(b.device for b in buffers) if gpu_index(device) is not None]
+        devices = [device for device in dict.fromkeys(b.device for b in buffers) if device.startswith("CUDA")]
         after = _used() if devices and self.used else {}
         order = visible(tuple(self.used), self.cuda_visible)
         found = []

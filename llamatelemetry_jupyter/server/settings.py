@@ -95,7 +95,7 @@ class ServerSettings:
     )  # fmt: skip
     ctx: int | None = option(
         None, "tokens of context per slot",
-        "What the model was trained for, at most 8,192. (llama.cpp's own -c is for all slots together.)",
+        "What the model was trained for, at most 8,192, less where that does not fit. (llama.cpp's is of all slots.)",
         group="context and memory", kind="int", low=256, high=1 << 24, flags=("--ctx-size",), attributes=("n_ctx",),
         value=lambda s: s.context,
     )  # fmt: skip

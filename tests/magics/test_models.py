@@ -65,9 +65,31 @@ def test_the_list_needs_no_hub_and_asks_nobody(ipython):
     printed = ipython(LOAD, "%llama models")
     lines = printed.splitlines()
     smol = next(line for line in lines if line.startswith("smollm2-135m "))
-    assert re.search(r"135M +Apache-2\.0 +no +Q4_1 93\.8 MiB +≈ Q4_1 \((host|GPU)\)", smol)
+    assert re.search(r"135M +Apache-2\.0 +no +Q4_1 93\.8 MiB +Q4_1 \((host|GPU)\)", smol)  # by the plan
+    assert re.search(r"^smollm2-360m .* ≈ Q8_0 \((host|GPU)\)", printed, re.MULTILINE)  # by a bound
     assert re.search(r"^llama3\.1-8b +8\.03B +LicenseRef-Llama-3\.1 +original only", printed, re.MULTILINE)
     assert re.search(r"^gemma3-4b-qat .* yes ", printed, re.MULTILINE)
+
+
+@pytest.mark.floor
+def test_what_fits_is_planned_where_the_file_is_here_and_bounded_where_not(model_path, tmp_path):
+    from llamatelemetry_jupyter.magics.commands.models import _fits, _stored_fits
+    from llamatelemetry_jupyter.models.catalogue import entry_of
+    from llamatelemetry_jupyter.models.fit import Free
+    from llamatelemetry_jupyter.models.store import Stored
+
+    smol, mib = entry_of("smollm2-135m"), 1 << 20
+    here = Stored(str(model_path), "smollm2-135m:Q4_1", (model_path,), model_path.stat().st_size, "ours")
+    # With 8,192 tokens it needs 295 MiB, and a fifth of what is free stays free; the bound asks for 612 MiB.
+    assert _fits(smol, [here], Free((), 400 * mib)) == "Q4_1 (host)"
+    assert _fits(smol, [], Free((), 400 * mib)) == "no"
+    assert _fits(smol, [], Free((), 700 * mib)) == "≈ Q4_1 (host)"
+    assert _fits(smol, [here], Free((), 300 * mib)) == "no"
+    assert _fits(smol, [here], Free((1024 * mib,), 700 * mib)) == "Q4_1 (part on the host)"
+    assert _stored_fits(here, Free((), 400 * mib)) == "host"
+    damaged = tmp_path / "x.gguf"
+    damaged.write_bytes(b"no header")
+    assert _stored_fits(Stored("x", None, (damaged,), 9, "ours"), Free((), 700 * mib)) == "≈ host"
 
 
 @pytest.mark.floor

@@ -17,6 +17,7 @@ def test_a_model_and_a_plan_are_shown_without_a_server(ipython, model_path):
         "%llama models info smollm2-135m --ctx 2048",
         "%llama plan smollm2-135m --gpus 2xT4 --slots 2",
         f"%llama plan {model_path} --gpus none --ctx 16384 --kv q8_0",
+        f"%llama plan {model_path} --gpus none --ctx 2048 --kv q8_0,f16",
         "%llama plan smollm2-135m --gpus 12GB --gpu-layers 10",
         "import sys; print('engine', 'xllamacpp' in sys.modules, 'numpy' in sys.modules)",
     )
@@ -28,6 +29,7 @@ def test_a_model_and_a_plan_are_shown_without_a_server(ipython, model_path):
     assert "placed: 31 of 31 layers (with the output) on GPU" in printed
     assert "start it: %llama start smollm2-135m --ctx 8192 --slots 2" in printed
     assert "16,384 tokens are more than the model was trained for: 8,192" in printed
+    assert re.search(r"host +0 to 29 +92.1 MiB +34.5 MiB", printed)
     assert "placed: 10 of 31 layers" in printed
     assert "engine False False" in printed
 
@@ -45,6 +47,7 @@ def test_a_model_and_a_plan_are_shown_without_a_server(ipython, model_path):
         ("%llama plan smollm2-135m --gpus 2xT5", ["unknown card 'T5'"]),
         ("%llama plan smollm2-135m --gpus none --ctx 0", ["--ctx must be from 1 to"]),
         ("%llama plan smollm2-135m --gpus none --kv q3_k", ["KV cache type 'q3_k'"]),
+        ("%llama plan smollm2-135m --gpus none --kv f16,q2_k", ["KV cache type 'q2_k'"]),
         ("%llama plan smollm2-135m --gpus none --kv q8_0 --flash off", ["needs flash attention", "try: --flash on"]),
         ("%llama plan smollm2-135m --gpus none --gpu-layers -1", ["--gpu-layers must be 0 or more"]),
         ("%llama plan --check", ["no server is running: there is nothing to compare", "try: %llama start"]),

@@ -10,7 +10,7 @@ pytest.importorskip("gguf")
 pytest.importorskip("xllamacpp")
 
 from ggufs import Shape, write
-from plancases import CASES, engine_report, model_file, parts, predicted
+from plancases import CASES, engine_report, fit_params_report, fit_params_tool, model_file, parts, predicted
 
 from llamatelemetry_jupyter import cards
 from llamatelemetry_jupyter.errors import CommandError
@@ -38,6 +38,19 @@ def test_the_plan_is_what_the_engine_then_allocates(case, tmp_path):
     assert sum(ours.values()) == pytest.approx(total, abs=max(0.02 * total, 4))
 
 
+@pytest.mark.parametrize("case", CASES[::5], ids=lambda case: case.id)
+def test_llamas_own_planner_says_the_same_of_weights_and_caches(case, tmp_path):
+    tool = fit_params_tool()
+    if tool is None:
+        pytest.skip("no llama-fit-params on PATH")
+    path = model_file(case, tmp_path)
+    ours, theirs = parts(predicted(path, case.demand)[1]), fit_params_report(tool, path, case.demand)
+    assert theirs["weights"] == pytest.approx(ours["weights"], abs=1)  # it prints whole MiB
+    assert theirs["context"] == pytest.approx(ours["kv"] + ours["output"], abs=1)
+    # It reserves logits for a whole batch, which a server does not: up to half a GiB more.
+    assert theirs["compute"] >= int(ours["compute"])
+
+
 # ---------------------------------------------------------------------------------------------------- large models
 # An 8B model needs no file of 5 GB here: the header's numbers are enough.
 
@@ -53,7 +66,12 @@ def eight(tmp_path_factory):
         for x in shape.layers
     )
     tensors = tuple(
-        replace(t, dimensions=tuple(d * wide for d in t.dimensions), bytes=t.bytes * wide ** len(t.dimensions))
+        replace(
+            t,
+            dimensions=tuple(d * wide for d in t.dimensions),
+            bytes=t.bytes * wide ** len(t.dimensions),
+            offset=t.offset * wide**2,
+        )
         for t in shape.tensors
     )
     parameters = sum(t.elements for t in tensors)
@@ -109,6 +127,7 @@ def test_what_does_not_fit_is_placed_in_part_and_the_most_that_would_fit_is_name
     assert host.kv + gpu.kv == 8192 * 32 * 2 * 1024 * 2
     assert largest_context(eight, card, HOST, Demand()) is None
     name, size = largest_quant(eight, card, HOST, Demand(2048))
+    assert largest_quant(eight, (), Device("host", 8 * GIB, "host"), Demand(2048))[0] == "Q6_K"
     best = [quant for quant, _ in QUANTS].index(name)
     fitting = [placed(quantised(eight, bits), card, HOST, Demand(2048), 33).fits for _, bits in QUANTS]
     assert fitting == [False] * best + [True] * (len(QUANTS) - best)

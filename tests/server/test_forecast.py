@@ -17,6 +17,7 @@ from llamatelemetry_jupyter.models.shape import shape_of
 from llamatelemetry_jupyter.server.failures import explain
 from llamatelemetry_jupyter.server.forecast import demand_of, forecast, uncounted
 from llamatelemetry_jupyter.server.places import freed, places
+from llamatelemetry_jupyter.server.proof import Before
 from llamatelemetry_jupyter.server.remedy import explained, notices, warning
 from llamatelemetry_jupyter.server.settings import ServerSettings
 from llamatelemetry_jupyter.values import EngineBuffer, Runtime, ServerHandle
@@ -256,3 +257,23 @@ def test_gpus_are_those_that_the_engine_sees_by_its_names(tmp_path, monkeypatch)
     assert places(settings(gpu_layers=0), runtime)[0] == ()
     path.write_text("#!/bin/sh\nexit 1\n")  # it cannot say: the start goes on, planned for this machine
     assert places(settings(), runtime)[0] == ()
+
+
+# ----------------------------------------------------------------------------------------------------------- proof
+
+
+@pytest.mark.parametrize(
+    ("taken_mib", "doubted"),
+    [(1000, False), (900, False), (1775, False), (899, True), (1776, True), (0, True), (-50, True)],
+)
+def test_a_gpus_figures_must_agree_with_the_driver_within_a_tenth_and_a_context(monkeypatch, taken_mib, doubted):
+    buffers = [EngineBuffer("CUDA0", "weights", 800 * MIB), EngineBuffer("CUDA0", "kv", 200 * MIB)]
+    monkeypatch.setattr(
+        "llamatelemetry_jupyter.server.proof._used", lambda: {"GPU-b": 0, "GPU-a": GIB + taken_mib * MIB}
+    )
+    before = Before({"GPU-b": 0, "GPU-a": GIB}, "GPU-a")  # CUDA_VISIBLE_DEVICES: the second by NVML is the first here
+    found = before.doubts([*buffers, EngineBuffer("CPU", "kv", GIB), EngineBuffer("CUDA3", "kv", GIB)])
+    assert [(one.device, one.announced_bytes, one.taken_bytes) for one in found] == (
+        [("CUDA0", 1000 * MIB, taken_mib * MIB)] if doubted else []
+    )
+    assert Before({}, None).doubts(buffers) == []

@@ -90,6 +90,7 @@ def test_a_context_that_nobody_asked_for_is_lowered_and_a_named_one_is_not(manag
     assert spawned == [2]
     ((cause, remedy),) = manager.warnings
     assert told[1] == f"warning: {cause}\n  try: {remedy}"
+    manager.stop()
     assert manager.restart(ctx=None).ctx_per_slot < 8192
 
 

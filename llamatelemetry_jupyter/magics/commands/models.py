@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ... import escape
@@ -12,7 +13,7 @@ from ..parser import Parser
 
 if TYPE_CHECKING:
     from ...models.entries import Entry
-    from ...models.fit import Free
+    from ...models.fit import Beside, Free
     from ...models.store import Stored
     from ...session import Session
     from ...views.models import ModelView
@@ -68,10 +69,10 @@ def _list(*, only_here: bool) -> Table:
         if own or not only_here:
             here = ", ".join(f"{_form(one)} {size(one.bytes)}" for one in own)
             known = (entry.id, entry.size_label, entry.licence, entry.consent)
-            rows.append((*known, here, _fits(entry, memory), entry.about))
+            rows.append((*known, here, _fits(entry, own, memory), entry.about))
     for one in there:
         if one.name is None:
-            rows.append((one.address, "n/a", "n/a", "n/a", size(one.bytes), _placed(one.bytes, memory), ""))
+            rows.append((one.address, "n/a", "n/a", "n/a", size(one.bytes), _stored_fits(one, memory), ""))
     headers = ("model", "parameters", "licence", "consent", "here", "fits now", "what for")
     return Table(headers, tuple(rows), frozenset({"parameters"}), "no model is on this machine; %llama models list")
 
@@ -80,23 +81,35 @@ def _form(one: Stored) -> str:
     return (one.name or "").partition(":")[2]
 
 
-def _fits(entry: Entry, memory: Free) -> str:
-    """The largest form that fits; files that are not here are estimated, which a sign says."""
+def _fits(entry: Entry, own: Sequence[Stored], memory: Free) -> str:
+    """The largest form that fits: by the plan for one that is here; a sign says that it is estimated for others."""
+    from ...models.fit import beside
     from ...models.quants import BITS
 
+    here = {_form(one): one.bytes for one in own}
+    more = beside(str(own[0].paths[0]), memory) if own else None  # the same for all forms
+    placed = []
     for quant in entry.quants:
-        where = _placed(int(entry.parameters * BITS[quant] / 8), memory)
+        exact = more is not None and quant in here
+        where = _placed(here.get(quant) or int(entry.parameters * BITS[quant] / 8), memory, more)
+        placed.append((f"{'' if exact else '≈ '}{quant}", where))
         if where != "no" and (not memory.gpus or where == "GPU"):
-            return f"≈ {quant} ({where})"
-    smallest = entry.quants[-1]
-    where = _placed(int(entry.parameters * BITS[smallest] / 8), memory)
-    return "no" if where == "no" else f"≈ {smallest} (part on the host)"
+            return f"{placed[-1][0]} ({where})"
+    smallest, where = placed[-1]
+    return "no" if where == "no" else f"{smallest} (part on the host)"
 
 
-def _placed(file_bytes: int, memory: Free) -> str:
+def _stored_fits(one: Stored, memory: Free) -> str:
+    from ...models.fit import beside
+
+    more = beside(str(one.paths[0]), memory)
+    return f"{'≈ ' if more is None else ''}{_placed(one.bytes, memory, more)}"
+
+
+def _placed(file_bytes: int, memory: Free, more: Beside | None) -> str:
     from ...models.fit import place
 
-    return place(file_bytes, memory) or "no"
+    return place(file_bytes, memory, more) or "no"
 
 
 # --------------------------------------------------------------------------------------------------------------- info
