@@ -13,6 +13,7 @@ from gpuworld import ONE, ZERO, World
 
 from llamatelemetry_jupyter import clock
 from llamatelemetry_jupyter.sampling import gpus, process
+from llamatelemetry_jupyter.sampling import sampler as sampling
 from llamatelemetry_jupyter.sampling.layout import RingError
 from llamatelemetry_jupyter.sampling.process import SamplerProcess
 from llamatelemetry_jupyter.views.model import snapshot
@@ -99,6 +100,8 @@ def test_a_ring_that_is_deleted_is_back_with_all_it_held(sampler, scale, fault_r
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
+    for module, name in ((gpus, "_LISTED_S"), (sampling, "_STATES_S"), (sampling, "_HOST_S")):
+        monkeypatch.setattr(module, name, -1.0)  # a tick reads everything
     monkeypatch.setattr(gpus, "_REVIVE_S", 0.01)
     monkeypatch.setattr(gpus, "LATE_S", 0.1)
     made = World(tmp_path, Replay("t4x2", at=9.0))

@@ -1,11 +1,15 @@
-"""The GPUs of a sampler: each is read by a thread of its own, so that one that does not answer delays nobody else."""
+"""The GPUs of a sampler, read off its main thread, so that one that does not answer delays nobody else.
+
+GPUs that answer share a thread: one after the other they cost half of what they do on threads of their own. One that is
+late keeps that thread for itself from then on, and the others go on at once on a new one.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .. import clock
@@ -26,8 +30,8 @@ _OLDEST_NS, _STEPPED_NS = 60_000_000_000, 50_000_000
 class Gpus:
     """Finds the GPUs, reads them when told to, and finds them again after a restart of the driver.
 
-    ``make`` turns a reading into a sample, on the thread of that GPU; ``write`` takes it. ``described`` is called, on
-    any thread, when names and sizes are known. Nothing here waits for a GPU.
+    ``make`` turns a reading into a sample, on the thread that has read; ``write`` takes it. ``described`` is called, on
+    any thread, when names and sizes are known. :meth:`tick` never waits for a GPU.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Gpus:
     ) -> None:
         self._make, self._write, self._described, self._open = make, write, described, open_nvml
         self._watches: tuple[_Watch, ...] = ()
+        self._workers: tuple[_Worker, ...] = ()
         self._nvml: Nvml | None = None
 
     def start(self) -> None:
@@ -62,8 +67,18 @@ class Gpus:
 
     def tick(self) -> None:
         """Have every GPU read that is not being read already; one that is late gets a sample without figures."""
-        for watch in self._watches:
-            watch.tick()
+        for worker in self._workers:
+            if (late := worker.tick()) is None:
+                continue
+            if others := worker.leave(late):
+                self._add(others)
+            self._write(late.seen(DeviceSample(clock.now_ns(), late.gpu.device, None, None)))
+
+    def _add(self, watches: Sequence[_Watch]) -> None:
+        """A thread for some GPUs, which are read at once."""
+        made = _Worker(watches)
+        self._workers = (*self._workers, made)
+        made.tick()
 
     def _run(self) -> None:
         nvml = self._nvml = self._open()
@@ -71,7 +86,8 @@ class Gpus:
             known = {watch.gpu: watch for watch in self._watches}
             if known.keys() != set(nvml.gpus):
                 self._watches = tuple(known.get(gpu) or _Watch(gpu, nvml, self) for gpu in nvml.gpus)
-                self._described()
+                if fresh := [watch for watch in self._watches if watch.gpu not in known]:
+                    self._add(fresh)
             time.sleep(_REVIVE_S)
             nvml.revive()
 
@@ -82,38 +98,61 @@ class Gpus:
             self._write(activity)
         self._write(watch.seen(self._make(watch.gpu.device, reading)))
 
-    def late(self, watch: _Watch) -> None:
-        """Write that a watch has nothing."""
-        self._write(watch.seen(DeviceSample(clock.now_ns(), watch.gpu.device, None, None)))
-
     def described(self) -> None:
         """A watch knows its GPU's name."""
         self._described()
 
 
+class _Worker:
+    """A thread that reads some GPUs when told to."""
+
+    def __init__(self, watches: Sequence[_Watch]) -> None:
+        self._watches = tuple(watches)
+        self._go = threading.Event()
+        self._busy = False
+        self._reading: tuple[_Watch, float] | None = None
+        threading.Thread(target=self._run, name="gpu readings", daemon=True).start()
+
+    def tick(self) -> _Watch | None:
+        """Read now, unless the last reading still runs; the GPU that is late, if one is."""
+        if not self._busy:
+            self._busy = True
+            self._go.set()
+            return None
+        reading = self._reading
+        return reading[0] if reading is not None and time.monotonic() - reading[1] > LATE_S else None
+
+    def leave(self, late: _Watch) -> tuple[_Watch, ...]:
+        """From now on read only the one that is late; the others are given away."""
+        others = tuple(watch for watch in self._watches if watch is not late)
+        self._watches = (late,)
+        return others
+
+    def _run(self) -> None:
+        while True:
+            self._go.wait()
+            self._go.clear()
+            for watch in self._watches:
+                self._reading = (watch, time.monotonic())
+                watch.read()
+                if watch not in self._watches[:-1]:
+                    break  # it was late: the others have been given away
+            self._reading = None
+            self._busy = False
+
+
 class _Watch:
-    """The thread of one GPU."""
+    """What is known of one GPU."""
 
     def __init__(self, gpu: Gpu, nvml: Nvml, owner: Gpus) -> None:
         self.gpu = gpu
         self.info: DeviceInfo | None = None
         self._nvml, self._owner = nvml, owner
-        self._go = threading.Event()
-        self._asked: float | None = None
         self._good_ns: int | None = None
         self._seen_us = (0, 0)
         self._offset_ns: int | None = None
         self._listed_at = -math.inf
         self._listed: tuple[ProcessBytes, ...] | None = None
-        threading.Thread(target=self._run, name=gpu.device, daemon=True).start()
-
-    def tick(self) -> None:
-        """Read now, unless the last reading still runs."""
-        if self._asked is None:
-            self._asked = time.monotonic()
-            self._go.set()
-        elif time.monotonic() - self._asked > LATE_S:
-            self._owner.late(self)
 
     def seen(self, sample: DeviceSample) -> DeviceSample:
         """``sample``; one without figures says since when."""
@@ -122,15 +161,12 @@ class _Watch:
             return sample
         return DeviceSample(sample.t_ns, sample.device, None, None, since_ns=self._good_ns)
 
-    def _run(self) -> None:
-        while True:
-            self._go.wait()
-            self._go.clear()
-            if self.info is None and (info := self._nvml.info(self.gpu)) is not None:
-                self.info = info
-                self._owner.described()
-            self._owner.heard(self, self._read(), self._nvml.activity(self.gpu, self._seen_us))
-            self._asked = None
+    def read(self) -> None:
+        """Ask the GPU, however long it takes, and hand on what it says."""
+        if self.info is None and (info := self._nvml.info(self.gpu)) is not None:
+            self.info = info
+            self._owner.described()
+        self._owner.heard(self, self._read(), self._nvml.activity(self.gpu, self._seen_us))
 
     def _read(self) -> Reading:
         """A reading whose processes are of now or of half a second ago."""

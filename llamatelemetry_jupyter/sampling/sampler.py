@@ -176,8 +176,9 @@ class Sampler:
         devices = self._gpus.devices
         held = self._kernel.held(device, devices)
         history = self._used.setdefault(device, deque(maxlen=_HISTORY))
-        if not history or now - history[-1][0] >= 1_000_000_000:
-            history.append((now, used - sum(h.bytes for h in held)))
+        others = used - sum(h.bytes for h in held)
+        if not history or others != history[-1][1] or now - history[-1][0] >= 1_000_000_000:
+            history.append((now, others))
         return DeviceSample(
             now,
             device,
@@ -199,8 +200,7 @@ class Sampler:
         here = [s for s in list(self._served.values()) if s.here]
         engines = [s.engine(devices) for s in here]
         before = [s.before[device] for s in here if device in s.before]
-        # A list of processes stays the same object until it is read again.
-        seen = (used, total, reading.free_bytes, id(listed), engines, before, held)
+        seen = (used, total, reading.free_bytes, listed, engines, before, held)
         known = self._owned.get(device)
         if known is not None and known[0] == seen:
             return known[1]
