@@ -10,6 +10,7 @@ Rules that the real engine taught (all checked against it):
   a request that ends in between is missing for one reading only, which the total bridges by never falling.
 * ``prompt_tokens_total`` leaves out cached tokens, a response's ``usage`` does not: input here is that counter plus
   ``prompt_tokens_cached_total``, plus what a running prefill has done, and equals the sum of ``usage.prompt_tokens``.
+  The cached ones are counted when a prefill begins, the others when it ends: only those are looked for in its slot.
 * The gauges ``*_tokens_seconds`` start anew with each scrape and are never used.
 """
 
@@ -56,7 +57,7 @@ class _Slots:
     kv_tokens: int
     kv_capacity: int
     decoding: int  # tokens that running requests have got
-    prefilling: int  # prompt tokens that running requests have in the cache and that no counter has yet
+    prefilling: int  # prompt tokens that running requests have computed and that no counter has yet
 
 
 class ServerProbe:
@@ -190,9 +191,7 @@ class ServerProbe:
             decoded = sum(_number(e.get("n_decoded")) for e in entries if isinstance(e, dict))
             decoding += decoded
             if not decoded:
-                prefilling += _number(slot.get("n_prompt_tokens_processed")) + _number(
-                    slot.get("n_prompt_tokens_cache")
-                )
+                prefilling += _number(slot.get("n_prompt_tokens_processed"))
         if "kv_unified" in self.handle.capabilities and slots:
             cells = max(_number(s.get("n_ctx")) for s in slots)  # one pool that every slot may fill
         return _Slots(busy, len(slots), min(held, cells), cells, decoding, prefilling)

@@ -97,6 +97,23 @@ def test_while_it_generates_a_slot_is_busy_tokens_grow_and_at_the_end_they_equal
 
 
 @pytest.mark.engine
+def test_cached_tokens_of_a_running_prefill_are_not_counted_twice(engine):
+    probe = ServerProbe(handle(engine.url, api_key=engine.key))
+    begin = "What do alpacas eat? " * 90  # more than what follows: counted twice it would be more than all
+    used = [chat(engine, begin, 2)]
+    before = probe.read().input_tokens_total
+    worker = threading.Thread(target=lambda: used.append(chat(engine, begin + "Tell me about llamas. " * 30, 2)))
+    worker.start()
+    seen = []
+    while worker.is_alive():
+        seen.append(probe.read().input_tokens_total)
+    worker.join()
+    assert used[1]["prompt_tokens_details"]["cached_tokens"] > 200
+    assert max(seen) - before <= used[1]["prompt_tokens"]
+    assert probe.read().input_tokens_total - before == used[1]["prompt_tokens"]
+
+
+@pytest.mark.engine
 def test_a_cancelled_request_counts_what_it_made_and_what_follows_counts_on(engine):
     probe = ServerProbe(handle(engine.url, api_key=engine.key))
     before = probe.read().output_tokens_total
@@ -313,7 +330,8 @@ def test_totals_never_fall_for_a_request_that_no_counter_ever_saw(scripted):
 
 def test_a_running_prefill_counts_live_and_a_new_server_behind_the_address_starts_anew(scripted):
     probe = ServerProbe(handle(scripted.url))
-    scripted.counters |= {"prompt_tokens_total": 100, "prompt_tokens_cached_total": 20, "requests_processing": 1}
+    # As the engine does it: a prompt's cached tokens are counted when its prefill begins.
+    scripted.counters |= {"prompt_tokens_total": 100, "prompt_tokens_cached_total": 25, "requests_processing": 1}
     scripted.slots[0] |= {"is_processing": True, "n_prompt_tokens_processed": 64, "n_prompt_tokens_cache": 5}
     probe.read()
     assert probe.read().input_tokens_total == 189
