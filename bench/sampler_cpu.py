@@ -58,7 +58,7 @@ seen = [(0, 0), (0, 0)]
 turn = 0
 while True:
     for index, gpu in enumerate(nvml.gpus):
-        nvml.read(gpu, turn % 5 == 0)
+        nvml.read(gpu, slow=turn % 5 == 0)
         util, power = nvml.activity(gpu, seen[index])
         if sys.argv[1] == "replay":
             seen[index] = (max([seen[index][0], *(t for t, _ in util)]), max([seen[index][1], *(t for t, _ in power)]))

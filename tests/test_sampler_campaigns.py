@@ -100,7 +100,7 @@ def test_a_ring_that_is_deleted_is_back_with_all_it_held(sampler, scale, fault_r
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    for module, name in ((gpus, "_LISTED_S"), (sampling, "_STATES_S"), (sampling, "_HOST_S")):
+    for module, name in ((gpus, "_SLOW_S"), (sampling, "_STATES_S"), (sampling, "_HOST_S")):
         monkeypatch.setattr(module, name, -1.0)  # a tick reads everything
     monkeypatch.setattr(gpus, "_REVIVE_S", 0.01)
     monkeypatch.setattr(gpus, "LATE_S", 0.1)

@@ -14,14 +14,14 @@ from dataclasses import replace
 
 from .. import clock
 from ..gpu.nvml import Gpu, Nvml, Point, Reading
-from ..gpu.owners import ProcessBytes
 from ..values import ActivitySample, DeviceInfo, DeviceSample
 from .records import Sample
 
 #: A reading that takes longer is n/a until it comes.
 LATE_S = 1.0
 _REVIVE_S = 1.0
-_LISTED_S = 0.45
+# Processes and temperature need not be read more often.
+_SLOW_S = 0.45
 # Readings of the driver's own are believed if they are from the last minute; a wall clock that was set by more than
 # this in between makes their times meaningless.
 _OLDEST_NS, _STEPPED_NS = 60_000_000_000, 50_000_000
@@ -151,8 +151,7 @@ class _Watch:
         self._good_ns: int | None = None
         self._seen_us = (0, 0)
         self._offset_ns: int | None = None
-        self._listed_at = -math.inf
-        self._listed: tuple[ProcessBytes, ...] | None = None
+        self._slow_at, self._slow = -math.inf, Reading()
 
     def seen(self, sample: DeviceSample) -> DeviceSample:
         """``sample``; one without figures says since when."""
@@ -169,13 +168,14 @@ class _Watch:
         self._owner.heard(self, self._read(), self._nvml.activity(self.gpu, self._seen_us))
 
     def _read(self) -> Reading:
-        """A reading whose processes are of now or of half a second ago."""
-        listing = (now := time.monotonic()) - self._listed_at > _LISTED_S
-        reading = self._nvml.read(self.gpu, listing)
-        if listing:
-            self._listed_at, self._listed = now, reading.processes
-            return reading
-        return replace(reading, processes=self._listed)
+        """A reading whose processes and temperature are of now or of half a second ago."""
+        slow = (now := time.monotonic()) - self._slow_at > _SLOW_S
+        reading = self._nvml.read(self.gpu, slow=slow)
+        if slow:
+            self._slow_at, self._slow = now, reading
+        elif reading.used_bytes is not None:
+            reading = replace(reading, processes=self._slow.processes, temp_c=self._slow.temp_c)
+        return reading
 
     def activity(self, util: list[Point], power: list[Point]) -> ActivitySample | None:
         """The driver's own readings by our clock; what can't be from the last minute is dropped."""

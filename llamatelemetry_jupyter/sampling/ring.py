@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import threading
 import time
@@ -138,10 +137,10 @@ class RingWriter:
     def wanted_hz(self) -> float:
         """Samples per second that the kernel asks for now, within 1..10."""
         floats = self._map.floats
-        wanted = [floats[layout.HZ]]
-        if time.monotonic() < floats[layout.BURST_END]:
-            wanted.append(floats[layout.BURST_HZ])
-        return min(MAX_HZ, max([MIN_HZ, *(hz for hz in wanted if not math.isnan(hz))]))
+        wanted, burst = floats[layout.HZ], floats[layout.BURST_HZ]
+        if burst > wanted and time.monotonic() < floats[layout.BURST_END]:
+            wanted = burst
+        return MAX_HZ if wanted > MAX_HZ else wanted if wanted > MIN_HZ else MIN_HZ  # NaN is MIN_HZ
 
     def beat(self) -> None:
         """Say that the writer lives."""

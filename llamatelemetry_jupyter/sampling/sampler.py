@@ -35,7 +35,7 @@ _MOST_BYTES = 256 << 20
 _HISTORY = 3600
 # How often these are looked at, however often GPUs are read: whether the kernel lives, whether the ring has its place,
 # whether a server's file was written in place, what the host's memory holds. Each costs as much as a GPU.
-_LOOK_S, _KEEP_S, _STATES_S, _HOST_S = 0.9, 2.0, 0.45, 0.25
+_LOOK_S, _KEEP_S, _STATES_S, _HOST_S = 0.9, 2.0, 0.45, 0.45
 # So long the driver may be another than our library before we start anew to load the new one.
 _OUTDATED_S = 60.0
 
@@ -82,6 +82,7 @@ class Sampler:
         self._host_info = self._host.info()
         self._host_at = -math.inf
         self._followed: Sequence[ServerHandle] | None = None
+        self._held: dict[str, tuple[float, tuple[Held, ...]]] = {}
         self._owned: dict[str, tuple[tuple[object, ...], tuple[OwnerBytes, ...]]] = {}
         self._states = StateFiles(folder, parent.stem)
         self._kernel = KernelFile(folder, parent.stem)
@@ -174,7 +175,7 @@ class Sampler:
         if used is None or total is None:
             return DeviceSample(now, device, None, None)
         devices = self._gpus.devices
-        held = self._kernel.held(device, devices)
+        held = self._held_by_kernel(device, devices)
         history = self._used.setdefault(device, deque(maxlen=_HISTORY))
         others = used - sum(h.bytes for h in held)
         if not history or others != history[-1][1] or now - history[-1][0] >= 1_000_000_000:
@@ -191,6 +192,14 @@ class Sampler:
             reading.temp_c,
             self._gpu_owners(device, devices, reading, held),
         )
+
+    def _held_by_kernel(self, device: str, devices: Sequence[str]) -> tuple[Held, ...]:
+        """What the kernel's libraries hold on a GPU, of now or of half a second ago."""
+        at, held = self._held.get(device, (-math.inf, ()))
+        if (now := time.monotonic()) - at > _STATES_S:
+            held = self._kernel.held(device, devices)
+            self._held[device] = (now, held)
+        return held
 
     def _gpu_owners(
         self, device: str, devices: Sequence[str], reading: Reading, held: tuple[Held, ...]
@@ -241,6 +250,7 @@ class StateFiles:
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder = folder
+        self._fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         self._prefix = f"{stem}."
         self._read: dict[str, tuple[tuple[int, int, int], ServerHandle]] = {}
         self._looked, self._folder_ns = -math.inf, 0
@@ -251,7 +261,7 @@ class StateFiles:
 
         A file that comes or goes is seen at once, one that is written in place within half a second.
         """
-        folder_ns = self._folder.stat().st_mtime_ns
+        folder_ns = os.fstat(self._fd).st_mtime_ns
         if (now := time.monotonic()) - self._looked < _STATES_S and folder_ns == self._folder_ns:
             return self._handles
         self._looked, self._folder_ns = now, folder_ns

@@ -27,7 +27,7 @@ MIB = 1 << 20
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """``world(trace, at)``."""
-    for module, name in ((gpus, "_LISTED_S"), (sampler, "_STATES_S"), (sampler, "_HOST_S")):
+    for module, name in ((gpus, "_SLOW_S"), (sampler, "_STATES_S"), (sampler, "_HOST_S")):
         monkeypatch.setattr(module, name, -1.0)  # a tick reads everything
     monkeypatch.setattr(gpus, "_REVIVE_S", 0.02)
     made = []
