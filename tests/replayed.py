@@ -39,6 +39,7 @@ def _any_library() -> str:
     """A small shared library that this process has loaded."""
     import ctypes  # noqa: F401 (it brings libffi)
 
-    found = re.findall(r"(/\S*/lib(?:ffi|z|m|bz2|lzma)[-.\w]*\.so[.\d]*)$", Path("/proc/self/maps").read_text(), re.M)
+    named = r"(/\S*/lib(?:ffi|z|m|bz2|lzma)(?:-[\w.]+)?\.so[.\d]*)$"  # libzmq and others need more than the C library
+    found = re.findall(named, Path("/proc/self/maps").read_text(), re.MULTILINE)
     assert found, "no small shared library is loaded"
     return found[0]

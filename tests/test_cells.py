@@ -12,7 +12,8 @@ import pytest
 pytestmark = pytest.mark.floor
 
 SETUP = """
-import json, sys, threading
+import json, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in a shell's background ignores it
 from IPython.core.interactiveshell import InteractiveShell
 from llamatelemetry_jupyter.cells import CellHooks
 
