@@ -31,10 +31,11 @@ class Bar:
 def columns(title: str, bars: Sequence[Bar], note: str = "") -> str:
     """Upright bars side by side, one per layer, as an SVG document; names are shown where they have room."""
     owners = _owners(bars)
-    top, height = 66.0, 180.0
+    legend, more = _legend(owners, 50)
+    top, height = 66.0 + more, 180.0
     most = max((bar.total for bar in bars), default=0) or 1
     room = (WIDTH - _EDGE - _LEFT) / max(len(bars), 1)
-    out = [label(_EDGE, 28, title, 14, weight=600, width=WIDTH - 2 * _EDGE), _legend(owners, _EDGE, 50)]
+    out = [label(_EDGE, 28, title, 14, weight=600, width=WIDTH - 2 * _EDGE), legend]
     for share in (0.0, 0.5, 1.0):
         y = top + height * (1 - share)
         out.append(stroke(f"M{_LEFT} {y:.1f}H{WIDTH - _EDGE}", GRID))
@@ -60,8 +61,9 @@ def lanes(title: str, bars: Sequence[Bar], limits: Sequence[int], notes: Sequenc
     owners = _owners(bars)
     left, right = 150.0, WIDTH - 250.0
     most = max([*limits, *(bar.total for bar in bars)], default=0) or 1
-    out = [label(_EDGE, 28, title, 14, weight=600, width=WIDTH - 2 * _EDGE), _legend(owners, _EDGE, 50)]
-    y = 72.0
+    legend, more = _legend(owners, 50)
+    out = [label(_EDGE, 28, title, 14, weight=600, width=WIDTH - 2 * _EDGE), legend]
+    y = 72.0 + more
     for bar, limit, note in zip(bars, limits, notes, strict=True):
         out.append(label(_EDGE, y + 14, bar.name, 12, INK, width=left - _EDGE - 8))
         x = left
@@ -82,10 +84,14 @@ def _owners(bars: Sequence[Bar]) -> list[str]:
     return [owner for owner in theme.OWNERS if owner in there]
 
 
-def _legend(owners: Sequence[str], x: float, y: float) -> str:
-    out = []
+def _legend(owners: Sequence[str], y: float) -> tuple[str, float]:
+    """The owners' names from ``y`` on, in as many lines as they take, and the height of the lines behind the first."""
+    out, x, top = [], float(_EDGE), y
     for owner in owners:
         name = theme.OWNERS[owner]["label"]
+        wide = 17 + text_px(name, 12)
+        if x > _EDGE and x + wide > WIDTH - _EDGE:
+            x, y = float(_EDGE), y + 18
         out += [rect(x, y - 9, 12, 10, f"url(#{owner})"), label(x + 17, y, name, 12, SOFT)]
-        x += 17 + text_px(name, 12) + 18
-    return "".join(out)
+        x += wide + 18
+    return "".join(out), y - top

@@ -87,3 +87,19 @@ def test_a_page_has_a_picture_of_owners_and_the_tables():
     assert html.count("<img ") == 1
     assert html.count("<table>") == 2
     assert "a line" in html
+
+
+def test_the_owners_names_take_as_many_lines_as_they_need():
+    import re
+
+    from llamatelemetry_jupyter.views import theme
+    from llamatelemetry_jupyter.views.bars import WIDTH, Bar, lanes
+    from llamatelemetry_jupyter.views.svg import text_px
+
+    drawn = lanes("all of them", [Bar("GPU 0", dict.fromkeys(theme.OWNERS, 1))], [10], ["note"])
+    names = {owner["label"] for owner in theme.OWNERS.values()}
+    placed = [
+        (float(x), name) for x, name in re.findall(r"<text x='([\d.]+)'[^>]*>([^<]*)</text>", drawn) if name in names
+    ]
+    assert {name for _, name in placed} == names
+    assert all(x + text_px(name, 12) <= WIDTH for x, name in placed)
