@@ -34,7 +34,7 @@ DEFAULT = "default"
 
 _current: Session | None = None
 _lock = threading.Lock()
-_SETTLE_S = 1.2
+_SETTLE_S, _FIRST_S = 1.2, 2.0
 # While a call runs and a little longer the sampler reads as often as it can: a call's end lies between two readings.
 _CALL_HZ, _LINGER_S = 10.0, 1.0
 
@@ -181,7 +181,18 @@ class Session:
         wanted = ServerSettings(model=model, **settings)
         self.sampler.start()
         manager = self.manager_of(name)
-        return manager.start(wanted, runtime, on_progress, timeout_s, replace=replace, keep=keep, on_notice=on_notice)
+        handle = manager.start(wanted, runtime, on_progress, timeout_s, replace=replace, keep=keep, on_notice=on_notice)
+        self._sampled()
+        return handle
+
+    def _sampled(self) -> None:
+        """Wait for the sampler's first readings, 2 s at most: a call has energy only with a reading from before it."""
+        deadline = time.monotonic() + _FIRST_S
+        while self.sampler.alive and time.monotonic() < deadline:
+            known = {one.device for one in self.sampler.source.devices()}
+            if known and known <= {series.device for series in self.samples.latest().devices}:
+                return
+            time.sleep(0.02)
 
     def attach(
         self, url: str | None = None, api_key: str | None = None, *, name: str = DEFAULT, timeout_s: float = 10.0
