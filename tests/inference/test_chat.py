@@ -80,7 +80,7 @@ def test_an_interrupted_turn_leaves_the_conversation_as_it_was(chat: Chat) -> No
             turn(max_tokens=400, ignore_eos=True, on_event=interrupt)
         assert chat.turns == before
     assert chat.engine.last.finish_reason == "interrupted"
-    assert chat.ask("Hi", max_tokens=2).finish_reason == "length"
+    assert chat.ask("Hi", max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
 def test_a_failed_turn_leaves_the_conversation_as_it_was(engine: Engine) -> None:
