@@ -187,11 +187,13 @@ class Session:
 
     def _sampled(self) -> None:
         """Wait for the sampler's first readings, 2 s at most: a call has energy only with a reading from before it."""
+        from .gpu.nvml import Nvml
+
+        nvml = Nvml()
+        expected = 1 + len(nvml.gpus)  # and the host
+        nvml.close()
         deadline = time.monotonic() + _FIRST_S
-        while self.sampler.alive and time.monotonic() < deadline:
-            known = {one.device for one in self.sampler.source.devices()}
-            if known and known <= {series.device for series in self.samples.latest().devices}:
-                return
+        while self.sampler.alive and len(self.samples.latest().devices) < expected and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def attach(
