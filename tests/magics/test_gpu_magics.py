@@ -159,4 +159,4 @@ def test_a_call_beside_replayed_cards_has_their_energy_of_its_time(ipython, two_
         "%llama stop",
     )
     assert re.search(r"measured True counter [\d.]+", printed), printed
-    assert re.search(r"└─ chat .* peak \d+ MiB, [\d.,]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed)
+    assert re.search(r"└─ chat .* peak [\d.]+ MiB, [\d.,]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed)
