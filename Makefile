@@ -14,10 +14,10 @@ SCALE  ?= 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lab js lint docs dist bench faults test-gpu test-scale clean
+.PHONY: help demo test lab js lint docs dist bench faults test-gpu test-scale test-receivers clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo '  variables: PYTHON=python3.12  CHROME=/path/to/chromium  ONLY=part,part  ARGS="-k word"  SCALE=0.1'
 
 # ------------------------------------------------------------------------------------------------------- environments
@@ -39,7 +39,7 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-pip pyproject.toml
 
 $(VENV)/.stamp-test: $(VENV)/.stamp-pip pyproject.toml
 	@echo '== $(VENV): the package, JupyterLab, Playwright and the tools of the tests'
-	@$(INSTALL) -e '.[local,graph,hub]' --group dev --group notebook
+	@$(INSTALL) -e '.[local,graph,hub,otlp]' --group dev --group notebook
 	@touch $@ $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-docs: $(VENV)/.stamp-pip pyproject.toml
@@ -64,6 +64,13 @@ $(VENV)/.stamp-docs: $(VENV)/.stamp-pip pyproject.toml
 	@$(PY) -m venv --clear .venv-peers
 	@.venv-peers/bin/python -m pip install -qq --disable-pip-version-check -U pip
 	@.venv-peers/bin/python -m pip install -qq --disable-pip-version-check --prefer-binary -r constraints/peers.txt -e '.[local]'
+	@touch $@
+
+.venv-receivers/.stamp: $(VENV)/.stamp-test pyproject.toml
+	@echo '== .venv-receivers: Phoenix, which is large'
+	@$(PY) -m venv --clear .venv-receivers
+	@.venv-receivers/bin/python -m pip install -qq --disable-pip-version-check -U 'pip>=25.1'
+	@.venv-receivers/bin/python -m pip install -qq --disable-pip-version-check --prefer-binary 'arize-phoenix>=15.10'
 	@touch $@
 
 js/node_modules/.stamp: $(VENV)/.stamp-test js/package.json js/package-lock.json
@@ -110,5 +117,8 @@ test-gpu: $(VENV)/.stamp-test  ## the tests that need a CUDA device
 test-scale: .venv-scale/.stamp  ## attach to a real Ray Serve app over our engine
 	@.venv-scale/bin/python -m pytest tests/scale -m scale -o filterwarnings= $(ARGS)
 
+test-receivers: .venv-receivers/.stamp  ## a real Phoenix shows our spans unchanged
+	@PHOENIX=.venv-receivers/bin/phoenix $(PY) -m pytest tests/receivers -m receivers $(ARGS)
+
 clean:  ## remove environments and build results
-	rm -rf .venv .venv-floor .venv-peers .venv-scale build dist js/node_modules
+	rm -rf .venv .venv-floor .venv-peers .venv-scale .venv-receivers build dist js/node_modules

@@ -26,6 +26,11 @@ _EXPORTS = {
     "ServerSettings": "server.settings",
     "Session": "session",
     "current_session": "session",
+    "metrics": "recording",
+    "redact": "telemetry.privacy",
+    "span": "recording",
+    "spans": "recording",
+    "traced": "recording",
 }
 __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", *_EXPORTS]  # noqa: PLE0604 (the keys are strings)
 

@@ -72,11 +72,20 @@ def require_space(folder: Path, needed_bytes: int, hint: str = "%env LLAMATELEME
         )
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write ``value`` so that readers see the old file or the new one, never half of it."""
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that readers see the old file or the new one, never half of it; raises ``OSError``."""
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: object) -> None:
+    """The same with ``value`` as JSON."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -146,7 +146,7 @@ class CellHooks:
         from opentelemetry import context
         from opentelemetry.trace import Status, StatusCode
 
-        from .telemetry import semconv
+        from .telemetry import privacy, semconv
 
         if opened.before is not None:
             # Not detach: an async cell's token was made in another context, which OpenTelemetry logs as an error.
@@ -162,5 +162,5 @@ class CellHooks:
         error = getattr(result, "error_in_exec", None) or getattr(result, "error_before_exec", None)
         if error is not None:
             opened.span.set_attribute(semconv.ERROR_TYPE, type(error).__name__)
-            opened.span.set_status(Status(StatusCode.ERROR, str(error)[:1024]))
+            opened.span.set_status(Status(StatusCode.ERROR, privacy.message(str(error))))
         opened.span.end(end_time=now_ns())

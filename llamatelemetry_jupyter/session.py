@@ -10,22 +10,25 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import environment
+from . import described, environment
 from .clock import now_ns
 from .errors import CommandError, ServerError
-from .values import JSON, Call, Outcome, SampleSource, ServerEvent, ServerHandle
+from .observer import CallObserver
+from .values import SampleSource, ServerEvent, ServerHandle, SpanRow
 
 if TYPE_CHECKING:
     from .cells import CellHooks
     from .inference.engine import InferenceEngine
     from .sampling.process import SamplerProcess
-    from .sampling.ring import Wish
     from .server.process import ServerManager
+    from .telemetry.lifecycle import Lifecycle
+    from .telemetry.metrics import Metrics, Point
+    from .telemetry.sessions import Sessions
     from .telemetry.store import SpanStore
     from .telemetry.tracer import Telemetry
 
@@ -35,8 +38,6 @@ DEFAULT = "default"
 _current: Session | None = None
 _lock = threading.Lock()
 _SETTLE_S, _FIRST_S = 1.2, 2.0
-# While a call runs and a little longer the sampler reads as often as it can: a call's end lies between two readings.
-_CALL_HZ, _LINGER_S = 10.0, 1.0
 
 
 class Closeable(Protocol):
@@ -45,54 +46,6 @@ class Closeable(Protocol):
     def close(self) -> None:
         """End threads and comms."""
         ...
-
-
-class _CellObserver:
-    """Sees to it that the running cell has a span before a call's span is started under it, and that the call is seen.
-
-    The sampler reads more often until the call has ended, however it ends: a stream that nobody reads on is abandoned
-    by its client, and a call that nobody holds any more lets go of its wish.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def start(self, operation: str, model: str | None, address: str, port: int, request: Mapping[str, JSON]) -> Call:
-        telemetry = self._session.telemetry
-        if self._session.cells is not None:
-            self._session.cells.ensure(telemetry)
-        call = telemetry.observer.start(operation, model, address, port, request)
-        if "sampler" not in self._session.__dict__:
-            return call
-        self._session.sampler.ensure()
-        return _Seen(call, self._session.sampler.want(_CALL_HZ, _LINGER_S))
-
-
-class _Seen:
-    """A call, and the wish for readings that ends with it."""
-
-    def __init__(self, call: Call, wish: Wish) -> None:
-        self._call, self._wish = call, wish
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._call.headers
-
-    @property
-    def trace_id(self) -> str | None:
-        return self._call.trace_id
-
-    @property
-    def span_id(self) -> str | None:
-        return self._call.span_id
-
-    def end(self, outcome: Outcome) -> None:
-        self._wish.close()
-        self._call.end(outcome)
-
-    def fail(self, error: BaseException, outcome: Outcome | None = None) -> None:
-        self._wish.close()
-        self._call.fail(error, outcome)
 
 
 class Session:
@@ -105,6 +58,10 @@ class Session:
         self.events: deque[ServerEvent] = deque(maxlen=10_000)
         self._on_refresh: list[Callable[[], None]] = []
         self._dashboard: Closeable | None = None
+        self._described = False
+        self._held: dict[str, Closeable] = {}
+        #: What the user has agreed to send: address, and whether everything.
+        self.agreed: set[tuple[str, bool]] = set()
         self._engines: dict[str, InferenceEngine] = {}
         #: By name; made when a name is first used (:meth:`manager_of`).
         self.managers: dict[str, ServerManager] = {}
@@ -119,15 +76,41 @@ class Session:
         from .server.process import ServerManager
 
         if name not in self.managers:
-            self.managers[name] = ServerManager(name, on_event=self.events.append)
+            self.managers[name] = ServerManager(name, on_event=self._on_event)
         return self.managers[name]
+
+    def _on_event(self, event: ServerEvent) -> None:
+        self.events.append(event)
+        if event.kind == "spawned":
+            self.tracing()  # a start is the running cell's doing
+        self.lifecycle.tell(event)
+        if event.kind == "request":
+            self.metrics.served(event, self.manager_of(event.server).handle)
+        elif event.kind in ("stopping", "crashed") and "metrics" in self.__dict__:
+            self.metrics.observed.settle()
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        """Makes spans of what happens to servers."""
+        from .telemetry.lifecycle import Lifecycle
+
+        return Lifecycle(lambda: self.telemetry, lambda name: described.server(self.spans, self.manager_of(name)))
 
     @cached_property
     def spans(self) -> SpanStore:
         """The ended spans of this kernel, kept in a file of their own."""
+        from .telemetry import sessions
         from .telemetry.store import SpanStore
 
-        return SpanStore(environment.data_dir() / "spans" / f"{environment.kernel_key()}.sqlite", samples=self.samples)
+        path = sessions.new_path(environment.data_dir() / "spans")
+        return SpanStore(path, samples=self.samples, on_rows=self._on_rows, tidy=lambda: sessions.prune(path))
+
+    @property
+    def sessions(self) -> Sessions:
+        """This session and those of before."""
+        from .telemetry.sessions import Sessions
+
+        return Sessions(environment.data_dir() / "spans", self.spans.path)
 
     @cached_property
     def telemetry(self) -> Telemetry:
@@ -137,6 +120,36 @@ class Session:
         made = Telemetry(self.spans)
         made.attach()
         return made
+
+    def _on_rows(self, rows: Sequence[SpanRow]) -> None:
+        """On the store's thread: what would hold up a caller is done here."""
+        from .telemetry import semconv
+
+        if not self._described:
+            self._described = True
+            described.kernel(self.spans)
+        # What came from a file or another process is not this one's doing.
+        self.metrics.record([row for row in rows if semconv.RESOURCE not in row.attributes])
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Counts and times of this process's requests, of its servers and GPUs."""
+        from .telemetry.metrics import Metrics
+
+        made = Metrics(self.samples, self.spans.gaps)
+        made.attach()
+        return made
+
+    def read_metrics(self) -> list[Point]:
+        """The metrics now, with what ended a moment ago."""
+        self.spans.flush()
+        return self.metrics.read()
+
+    def tracing(self) -> Telemetry:
+        """The tracer, with a span for the running cell that a span started now is a child of."""
+        if self.cells is not None:
+            self.cells.ensure(self.telemetry)
+        return self.telemetry
 
     @cached_property
     def sampler(self) -> SamplerProcess:
@@ -236,7 +249,7 @@ class Session:
         handle = self._find(model, server)
         made = self._engines.get(handle.name)
         if made is None or made.handle != handle:
-            made = self._engines[handle.name] = InferenceEngine(handle, observer=_CellObserver(self))
+            made = self._engines[handle.name] = InferenceEngine(handle, observer=CallObserver(self))
         return made
 
     def _find(self, model: str | None, server: str | None) -> ServerHandle:
@@ -315,6 +328,20 @@ class Session:
         if before is not None:
             before.close()
 
+    def hold(self, name: str, thing: Closeable) -> None:
+        """Close ``thing`` with the session; what was held under that name is closed now."""
+        self.release(name)
+        self._held[name] = thing
+
+    def held(self, name: str) -> Any:
+        """What is held under ``name``, ``None`` for nothing."""
+        return self._held.get(name)
+
+    def release(self, name: str) -> None:
+        """Close what is held under ``name``, if anything is."""
+        if (thing := self._held.pop(name, None)) is not None:
+            thing.close()
+
     def refresh(self) -> None:
         """A cell has ended: tell the sampler what it holds now, bring the saved pictures up to date."""
         if "sampler" in self.__dict__:
@@ -325,14 +352,19 @@ class Session:
     def close(self) -> None:
         """Stop the servers, the sampler and the views; detach from tracing; write what is not yet written."""
         global _current  # noqa: PLW0603 (one session per process)
+        from .telemetry import privacy
+
         self.refresh()
         if self._dashboard is not None:
             self._dashboard.close()
         for manager in self.managers.values():
             manager.close()
-        for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
+        self.release("receiver")
+        for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close"), ("metrics", "detach")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()
+        self.release("otlp")  # sends what ended last, which is joined with samples now
+        privacy.capture(None)
         self._on_refresh.clear()
         with _lock:
             if _current is self:

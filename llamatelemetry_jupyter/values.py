@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from . import escape
 
@@ -36,6 +37,7 @@ EventKind = Literal[
     "request",
     "sleep",
     "wake",
+    "stopping",
     "crashed",
     "stopped",
     "attached",
@@ -569,9 +571,28 @@ class Outcome:
     abandoned: bool = False
 
 
+class Step(Protocol):
+    """A piece of work around requests, under observation."""
+
+    def set(self, attributes: Mapping[str, Any], /) -> None:
+        """Add attributes."""
+        ...
+
+    def error(self, kind: str, message: str = "") -> None:
+        """It failed without raising; ``kind`` is a short name that is the same for like failures."""
+        ...
+
+
 class CallObserver(Protocol):
     """Told of every request that a client sends; set by the session, so that the client knows nothing of tracing."""
 
     def start(self, operation: str, model: str | None, address: str, port: int, request: Mapping[str, JSON]) -> Call:
         """A request of a GenAI ``operation`` (``chat``, ``text_completion``, ``embeddings``) is about to be sent."""
+        ...
+
+    def step(self, name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Step]:
+        """Work of the GenAI operation that ``attributes`` names (``invoke_agent``, ``execute_tool``) is about to begin.
+
+        Requests that are sent inside are its children.
+        """
         ...

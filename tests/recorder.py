@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from llamatelemetry_jupyter.values import JSON, Outcome
 
@@ -40,15 +42,34 @@ class Recorded:
         return self.outcomes[0]
 
 
+@dataclass
+class RecordedStep:
+    name: str
+    attributes: dict[str, Any]
+    failed: str | None = None
+
+    def set(self, attributes: Mapping[str, Any], /) -> None:
+        self.attributes |= attributes
+
+    def error(self, kind: str, message: str = "") -> None:
+        self.failed = kind
+
+
 class Recorder:
     def __init__(self) -> None:
         self.calls: list[Recorded] = []
+        self.steps: list[RecordedStep] = []
 
     def start(
         self, operation: str, model: str | None, address: str, port: int, request: Mapping[str, JSON]
     ) -> Recorded:
         self.calls.append(Recorded(operation, model, address, port, request))
         return self.calls[-1]
+
+    @contextmanager
+    def step(self, name: str, attributes: Mapping[str, Any]) -> Iterator[RecordedStep]:
+        self.steps.append(RecordedStep(name, dict(attributes)))
+        yield self.steps[-1]
 
     @property
     def last(self) -> Recorded:

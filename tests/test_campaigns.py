@@ -154,7 +154,7 @@ def test_a_killed_kernel_leaves_no_process_and_its_spans(
         kernel.wait()
         ended = until(lambda pids=(int(engine), int(sampler)): not any(process_start(pid) for pid in pids))
         store = SpanStore(Path(path.strip()))
-        ids = [row.span_id for row in store.rows()]
+        ids = [row.span_id for row in store.rows() if row.name == "x"]  # beside those of the server's start
         store.close()
         most_lost = max(most_lost, written - len(ids))
         # A beginning of what was appended, without a hole; the tail is what one group commit holds.

@@ -49,7 +49,9 @@ def _pytest(python: Path, marks: str, *options: str) -> list[str | Path]:
 
 PARTS = (
     Part(
-        "units", "quick tests, newest versions", _pytest(_NEWEST, "not (engine or browser or faults or gpu or scale)")
+        "units",
+        "quick tests, newest versions",
+        _pytest(_NEWEST, "not (engine or browser or faults or gpu or scale or receivers)"),
     ),
     Part("bundle", "the committed bundles are what js/ builds", [*_NODE, "build.mjs", "--check"], ROOT / "js"),
     Part("js", "the front end's own tests", [*_NODE, "--test", "test/*.test.mjs"], ROOT / "js"),

@@ -66,6 +66,33 @@ def figures() -> str:
     return table()
 
 
+def numbers() -> str:
+    """Every figure that is shown: formula, unit, source, second source."""
+    from llamatelemetry_jupyter.telemetry.figures import table
+
+    return table()
+
+
+def metrics() -> str:
+    """Every metric, in both vocabularies."""
+    from llamatelemetry_jupyter.telemetry.instruments import table
+
+    return table()
+
+
+def attributes() -> str:
+    """Every attribute that a span of ours may have, with its meaning."""
+    from llamatelemetry_jupyter.telemetry import semconv
+
+    known = dict(semconv.MEANING)
+    for option, name in semconv.REQUEST_OPTIONS.items():
+        known.setdefault(name, f"the request's `{option}`")
+    lines = ["| attribute | what it says |", "|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| `{name}{'…' * name.endswith('.')}` | {_cell(known[name])} |" for name in sorted(known))]
+    )
+
+
 def cards() -> str:
     """Every named card, its figures and where they come from."""
     from llamatelemetry_jupyter.cards import cards as known
@@ -132,14 +159,26 @@ def routes() -> str:
     return "\n".join(lines)
 
 
+def secrets() -> str:
+    """Every kind of secret that is masked, and its form."""
+    from llamatelemetry_jupyter.telemetry.masking import FORMS
+
+    lines = ["| masked as | form |", "|---|---|"]
+    return "\n".join(lines + [f"| {form.kind} | `{_cell(form.pattern.pattern)}` |" for form in FORMS])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "magics": magics,
     "settings": settings,
     "figures": figures,
+    "numbers": numbers,
+    "metrics": metrics,
+    "attributes": attributes,
     "cards": cards,
     "plan_cases": plan_cases,
     "models": models,
     "routes": routes,
+    "secrets": secrets,
 }
 
 

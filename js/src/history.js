@@ -34,6 +34,8 @@ export class History {
   devices = [];
   /** When the last reading of anything was, Unix ms, if that is not now: nothing here is current then. @type {number | null} */
   sinceMs = null;
+  /** @type {Readonly<Record<string, unknown>>} What the figures of the header are, by field. */
+  titles = {};
   /** Kernel time of the newest thing seen, Unix ms; 0 before anything was. */
   nowMs = 0;
   windowMs = 120_000;
@@ -62,6 +64,7 @@ export class History {
       this.server = snapshot.server ?? null;
       this.devices = snapshot.devices ?? [];
       this.sinceMs = time(snapshot.since_ms);
+      this.titles = snapshot.titles ?? {};
       this.needsSnapshot = false;
     }
     for (const span of snapshot.spans ?? []) {

@@ -41,7 +41,7 @@
  * @typedef {{
  *   version: number, now_ms: number, window_s: number, since_ms?: number | null, server: Server | null, totals: Totals,
  *   devices: Device[], series: Series[],
- *   points: { t_ms: number[], values: (number | null)[][] }, spans: Span[],
+ *   points: { t_ms: number[], values: (number | null)[][] }, spans: Span[], titles?: Record<string, unknown>,
  * }} Snapshot
  *
  * @typedef {{ type: "frame", seq: number, layout: number | null, rows: number, width: number, data: Float64Array }} Frame

@@ -131,6 +131,13 @@ class Nvml:
         version = self._call(self._nvml.nvmlSystemGetDriverVersion)
         return _str(version) if version else None
 
+    @property
+    def cuda(self) -> str | None:
+        """The newest CUDA that the driver runs, ``12.4``; ``None`` without a driver."""
+        function = getattr(self._nvml, "nvmlSystemGetCudaDriverVersion", None)
+        version = self._call(function) if function is not None else None
+        return f"{version // 1000}.{version % 1000 // 10}" if version else None
+
     def infos(self) -> tuple[DeviceInfo, ...]:
         """Names and sizes of the GPUs that answer."""
         return tuple(info for gpu in self._gpus if (info := self.info(gpu)) is not None)

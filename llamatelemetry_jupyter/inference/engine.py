@@ -64,6 +64,11 @@ class InferenceEngine:
             raise ServerError("no model is loaded", hint='engine.load_model("smollm2-135m")')
         return self._client
 
+    @property
+    def observer(self) -> CallObserver:
+        """Who is told of this engine's requests, and of the work around them."""
+        return self._meter
+
     # ---------------------------------------------------------------------------------------------- a server of its own
 
     def load_model(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import escape
 from ..errors import CommandError, LlamaError
+from ..telemetry import content, semconv
 from ..values import JSON, Answer
 from ._signature import Signature
 
@@ -140,6 +141,21 @@ def run(
         raise CommandError("there is no function to call", hint="engine.run_tools(prompt, [function])")
     _require_tools(engine)
     messages = engine.messages(prompt, options.pop("system", None))
+    with engine.observer.step(semconv.INVOKE_AGENT, {semconv.OPERATION_NAME: semconv.INVOKE_AGENT}):
+        answer, calls = _rounds(engine, messages, box, max_rounds, approve, options)
+    messages.append({"role": "assistant", "content": answer.text})
+    return ToolRun(answer, tuple(calls), tuple(messages))
+
+
+def _rounds(
+    engine: InferenceEngine,
+    messages: list[Message],
+    box: Toolbox,
+    max_rounds: int,
+    approve: Approve | None,
+    options: ChatOptions,
+) -> tuple[Answer, list[ToolCall]]:
+    """The last answer and all calls; ``messages`` grows by what was said in between."""
     first_choice = options.pop("tool_choice", None) or "auto"
     calls: list[ToolCall] = []
     for number in range(max_rounds + 1):
@@ -154,13 +170,31 @@ def run(
         wanted: list[JSON] = [dict(call) for call in answer.tool_calls]
         messages.append({"role": "assistant", "content": answer.text, "tool_calls": wanted})
         for asked in answer.tool_calls:
-            function = asked["function"]
-            assert isinstance(function, dict)
-            done = box.call(str(function["name"]), str(function["arguments"]), approve)
+            done = _called(engine, box, asked, approve)
             calls.append(done)
             messages.append({"role": "tool", "tool_call_id": asked.get("id"), "content": done.result})
-    messages.append({"role": "assistant", "content": answer.text})
-    return ToolRun(answer, tuple(calls), tuple(messages))
+    return answer, calls
+
+
+def _called(engine: InferenceEngine, box: Toolbox, asked: Mapping[str, JSON], approve: Approve | None) -> ToolCall:
+    """One call as a span of its own; what it was given and what came of it only where content is recorded."""
+    function = asked["function"]
+    assert isinstance(function, dict)
+    name, arguments = str(function["name"]), str(function["arguments"])
+    known = name if name in box else "unknown"  # what the model made up must not become a span's name
+    attributes = {
+        semconv.OPERATION_NAME: semconv.EXECUTE_TOOL,
+        semconv.TOOL_NAME: known,
+        semconv.TOOL_TYPE: "function",
+        semconv.TOOL_CALL_ID: str(asked.get("id") or ""),
+    }
+    with engine.observer.step(f"{semconv.EXECUTE_TOOL} {known}", attributes) as step:
+        done = box.call(name, arguments, approve)
+        if content.captured():
+            step.set(content.tool(arguments, done.result))
+        if done.failed:
+            step.error("tool_call_failed", done.result if content.captured() else "")
+    return done
 
 
 def _require_tools(engine: InferenceEngine) -> None:

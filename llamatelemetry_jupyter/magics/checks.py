@@ -69,6 +69,7 @@ def run_all(session: Session | None, *, online: bool = False) -> list[Check]:
         _folders,
         _left_servers,
         lambda: _session(session),
+        lambda: _spans(session),
         lambda: _network(online),
     )
     found: list[Check] = []
@@ -284,6 +285,15 @@ def _session(session: Session | None) -> Iterator[Check]:
         )
     elif crash := session.manager.last_crash:
         yield Check("servers", "warn", f"the last one has crashed: {crash}", "%llama logs -n 60")
+
+
+def _spans(session: Session | None) -> Iterator[Check]:
+    if session is None or "spans" not in session.__dict__:
+        return
+    if said := session.spans.trouble():
+        yield Check("spans", "warn", said, "%env LLAMATELEMETRY_DATA=/a/folder/of/yours")
+    else:
+        yield Check("spans", "ok", f"{session.spans.totals()['spans']:,} in {session.spans.path}")
 
 
 def _index(by: str) -> Check:

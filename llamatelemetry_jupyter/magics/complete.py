@@ -7,6 +7,15 @@ from typing import Any
 from .commands import gpu, models
 from .router import CELL_COMMANDS, COMMANDS, parser
 
+#: What may stand next where it is a word of ours.
+_WORDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("models",): models.ACTIONS,
+    ("gpu",): gpu.ACTIONS,
+    ("export",): ("otlp",),
+    ("config",): ("capture",),
+    ("config", "capture"): ("on", "off", "environment"),
+}
+
 
 def complete(shell: Any, line: str, symbol: str) -> list[str]:
     """Words that can stand where ``symbol`` is being typed in ``line``."""
@@ -26,6 +35,10 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return _models(symbol)
     if before and before[-1] == "--engine":
         return _engines(command, symbol)
+    if (before and before[-1] == "--session") or (command in ("sessions", "compare-runs") and symbol[:1] != "-"):
+        return [one for one in _sessions() if one.startswith(symbol)]
+    if before and before[-1] == "--name" and command == "spans":
+        return [name for name in _span_names() if name.startswith(symbol)]
     if before and before[-1] in ("-N", "--name", "--server"):
         return [name for name in _servers() if name.startswith(symbol)]
     if before and before[-1] in ("--from", "--json-schema") and command != "install":  # there it is a folder
@@ -36,9 +49,8 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return [value for value in own.values(before[-1]) if value.startswith(symbol)]
     if symbol.startswith("-"):
         return [option for option in own.options() if option.startswith(symbol)]
-    actions = {"models": models.ACTIONS, "gpu": gpu.ACTIONS}
-    if command in actions and len(before) == 1:
-        return [action for action in actions[command] if action.startswith(symbol)]
+    if ours := _WORDS.get(tuple(before)):
+        return [word for word in ours if word.startswith(symbol)]
     return _models(symbol) if command in ("start", "models", "plan", "limits") else []
 
 
@@ -47,6 +59,20 @@ def _servers() -> list[str]:
 
     session = existing()
     return [handle.name for handle in session.handles()] if session else []
+
+
+def _sessions() -> list[str]:
+    from ..session import existing
+
+    session = existing()
+    return ["this", *sorted(path.stem for path in session.sessions.folder.glob("*.sqlite"))] if session else []
+
+
+def _span_names() -> list[str]:
+    from ..session import existing
+
+    session = existing()
+    return sorted({one.name for one in session.spans.latencies() if " " not in one.name}) if session else []
 
 
 def _variables(shell: Any) -> list[str]:

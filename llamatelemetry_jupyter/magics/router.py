@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
+from keyword import iskeyword
 from typing import Any
 
 from ..errors import CommandError
 from .extension import cells
 from .parser import Help, Parser, closest, split, split_prompt
 
-#: Subcommand → what it does; the module of the same name holds ``configure(parser)`` and ``run(...)``.
+#: Subcommand → what it does; the module of the same name (``import_`` for a word of Python's) holds
+#: ``configure(parser)`` and ``run(...)``.
 COMMANDS = {
     "start": "start the server with a model that fits",
     "restart": "the same server again, with changed settings",
@@ -25,10 +27,17 @@ COMMANDS = {
     "compare": "one prompt, several temperatures, seeds or models, side by side",
     "tokens": "how the model's tokenizer cuts a text",
     "embed": "texts as vectors, and rows found by meaning",
-    "spans": "the recorded spans as a table or a DataFrame",
+    "spans": "the recorded spans: filtered, searched, summed up, as a table or a DataFrame",
+    "sessions": "the sessions that are kept, and the spans of one of them",
+    "compare-runs": "two sessions side by side: model, settings, speed, memory, energy",
     "trace": "one trace as a tree and a waterfall",
+    "metrics": "counts and times of requests, servers and GPUs; Prometheus' text",
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
+    "export": "spans as a file, or to an OpenTelemetry receiver",
+    "import": "spans from a file into this session",
+    "receive": "spans of other processes of this machine",
+    "config": "whether prompts and answers are recorded",
     "plan": "where a model's memory would go, and what fits",
     "gpu": "the cards, who owns their memory, and how they reach each other",
     "limits": "the most tokens per second that a model can reach here, and how close it came",
@@ -47,7 +56,8 @@ def parser(name: str) -> Parser:
 
 def module(name: str) -> Any:
     """The module of subcommand ``name``."""
-    return importlib.import_module(f"{__package__}.commands.{name}")
+    file = f"{name}_" if iskeyword(name) else name.replace("-", "_")
+    return importlib.import_module(f"{__package__}.commands.{file}")
 
 
 def overview() -> str:

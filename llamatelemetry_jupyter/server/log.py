@@ -31,7 +31,7 @@ STAGES: tuple[tuple[re.Pattern[str], str, float], ...] = (
     (re.compile(r"warming up the model"), "warming up", 0.85),
 )
 
-_LINE = re.compile(r"^(?:\d+\.\d\d\.\d{3}\.\d{3}|\s{8,})\s(?:(?P<level>[DTIWE])\s)?(?P<text>.*)$")
+_LINE = re.compile(r"^(?:(\d+)\.(\d\d)\.(\d{3})\.(\d{3})|\s{8,})\s(?:(?P<level>[DTIWE])\s)?(?P<text>.*)$")
 _LEVELS = {"error": "E", "warn": "W", "warning": "W", "info": "I"}
 _LISTENING = re.compile(r"listening on (https?://\S+)")
 _BUFFER = re.compile(r":\s+(\S+)\s+(?:DSV4 \S+ )?(model|output|KV|RS|LoRA|compute|state) buffer size =\s+([\d.]+) MiB")
@@ -55,6 +55,8 @@ _TIMING = re.compile(
     r"print_timing: id\s+(\d+) \| task (\d+) \|\s+(prompt eval|eval|total) time =\s*([\d.]+) ms /\s*(\d+) tokens"
 )
 _RELEASE = re.compile(r"release: id\s+(\d+) \| task (\d+) \| stop processing: n_tokens = (\d+), truncated = (\d)")
+_PROMPT = re.compile(r"id\s+(\d+) \| task (\d+) \| new prompt, .*\btask\.n_tokens = (\d+)")
+_CACHED = re.compile(r"id\s+(\d+) \| task (\d+) \| cached n_tokens = (\d+)")
 _SLEEP = re.compile(r"start_loop: (entering|exiting) sleeping state")
 _UNFIT = re.compile(r"failed to fit params to (?:free )?device memory: (.*)")
 #: What the engine goes on after although the user would want to know: the line, what it means, what to type.
@@ -92,6 +94,7 @@ class Line:
     level: str | None
     text: str
     sure: bool = False  # JSON lines can't be forged by text inside of them
+    since_us: int | None = None  # since the engine's start, by its own clock
 
     @classmethod
     def of(cls, raw: str) -> Line | None:
@@ -103,10 +106,16 @@ class Line:
                 return cls(None, raw)
             if isinstance(data, dict) and isinstance(msg := data.get("msg"), str):
                 level = str(data.get("level", "info")).lower()
-                return cls(_LEVELS.get(level, "D"), msg.rstrip("\n"), sure=True)
+                time = data.get("time")
+                since_us = time if isinstance(time, int) and 0 <= time < 2**53 else None
+                return cls(_LEVELS.get(level, "D"), msg.rstrip("\n"), sure=True, since_us=since_us)
             return None  # other event types; more are to come
         found = _LINE.match(raw)
-        return cls(found["level"] or "I", found["text"]) if found else cls(None, raw)
+        if found is None:
+            return cls(None, raw)
+        minutes, seconds, ms, us = (int(part) if part else 0 for part in found.groups()[:4])
+        since_us = ((minutes * 60 + seconds) * 1000 + ms) * 1000 + us if found[1] else None
+        return cls(found["level"] or "I", found["text"], since_us=since_us)
 
 
 class Parser:
@@ -129,6 +138,9 @@ class Parser:
         self._buffers: dict[tuple[str, Owner], float] = {}
         self._believed = True
         self._open: dict[tuple[str, str], dict[str, JSON]] = {}
+        self._prompts: dict[tuple[str, str], dict[str, JSON]] = {}
+        self._zero_ns: int | None = None  # the engine's start, as far as its lines have told
+        self._now_ns = now_ns()
 
     @property
     def buffers(self) -> tuple[EngineBuffer, ...]:
@@ -146,6 +158,7 @@ class Parser:
         self.lines.append(line.text)
         del self.lines[:-400]
         text = line.text
+        self._now_ns = self._written_ns(line)
         if self.loading and self._believed:
             yield from self._warned(text)
         if line.level is None:
@@ -156,12 +169,16 @@ class Parser:
             yield from self._loading(text)
         if found := _SLEEP.search(text):
             yield self._event("sleep" if found[1] == "entering" else "wake")
+        elif (found := _PROMPT.search(text)) or (found := _CACHED.search(text)):
+            name = "cached_tokens" if found.re is _CACHED else "input_tokens"
+            self._prompts.setdefault((found[1], found[2]), {})[name] = int(found[3])
         elif found := _TIMING.search(text):
             open_ = self._open.setdefault((found[1], found[2]), {})
             phase = {"prompt eval": "prefill", "eval": "decode", "total": "total"}[found[3]]
             open_ |= {f"{phase}_s": float(found[4]) / 1e3, f"{phase}_tokens": int(found[5])}
         elif found := _RELEASE.search(text):
             timing = self._open.pop((found[1], found[2]), None)
+            prompt = self._prompts.pop((found[1], found[2]), {})
             if timing is not None:
                 yield self._event(
                     "request",
@@ -169,6 +186,7 @@ class Parser:
                     task=int(found[2]),
                     kv_tokens=int(found[3]),
                     truncated=found[4] == "1",
+                    **prompt,
                     **timing,
                 )
 
@@ -211,8 +229,17 @@ class Parser:
             self.warnings.append((cause, remedy))
         return self._event("warning", cause=cause, remedy=remedy)
 
+    def _written_ns(self, line: Line) -> int:
+        """When a line was written: its own clock, set by the line that was read soonest after it was written."""
+        now = now_ns()
+        if line.since_us is None:
+            return now
+        zero = now - line.since_us * 1000
+        self._zero_ns = zero if self._zero_ns is None else min(zero, self._zero_ns)
+        return self._zero_ns + line.since_us * 1000
+
     def _event(self, kind: EventKind, **data: JSON) -> ServerEvent:
-        return ServerEvent(now_ns(), self.server, kind, data)
+        return ServerEvent(self._now_ns, self.server, kind, data)
 
 
 def _breakdown(raw: str) -> Iterator[tuple[str, object, object, object, object, object]]:

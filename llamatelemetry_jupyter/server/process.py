@@ -27,6 +27,7 @@ from ..errors import CommandError, ServerError
 from ..fetch import Progress
 from ..models import catalogue, gguf
 from ..models.shape import shape_of
+from ..secrets import remember
 from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
 from . import attach, failures, launch, log, proof, remedy
 from .child import Child
@@ -103,6 +104,16 @@ class ServerManager:
         """What the running server was started with; ``None`` for one that we did not start."""
         running = self._alive()
         return running.settings if running is not None else None
+
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """The engine and its arguments, the wheel's as llama-server's; ``None`` for one that we did not start."""
+        running = self._alive()
+        if running is None or running.settings is None or running.runtime is None:
+            return None
+        wheel = running.runtime.kind == "xllamacpp"
+        features = ServerSettings.flags() if wheel else running.runtime.features
+        return (*(("xllamacpp",) if wheel else running.runtime.argv), *running.settings.to_argv(features))
 
     def state(self) -> ServerState:
         """``stopped``, ``starting``, ``loading``, ``ready`` or ``crashed``."""
@@ -228,6 +239,8 @@ class ServerManager:
         with self._lock:
             self._own()
             self._free()
+            if api_key:
+                remember(api_key)
             handle = attach.detect(url, api_key, self.name, timeout_s)
             self.stop()
             self._now = running = Running(None, api_key, log.Parser(self.name), self._pass_on, handle.model)
@@ -246,6 +259,8 @@ class ServerManager:
             known = state.handle
             if not state.verified() or known.pid is None:
                 raise ServerError(f"the server at {known.url} is not the one that was kept", hint="%llama start")
+            if known.api_key:
+                remember(known.api_key)
             self.stop()
             mine = self._path("server.json")
             try:  # of several kernels that want it, one gets the file
@@ -284,7 +299,7 @@ class ServerManager:
         settings, asked = found.settings, self._asked[0].model if self._asked else ""
         self._crash = None
         self._now = None
-        key = secrets.token_urlsafe(32)
+        key = remember(secrets.token_urlsafe(32))
         path = self._path("log")
         rendered = launch.with_slots(settings, self._path("slots"))
         before = proof.Before.now()
@@ -368,6 +383,7 @@ class ServerManager:
     def _end(self, running: Running, grace_s: float) -> None:
         running.wanted_to_end = True
         if running.child is not None:
+            self._tell("stopping")
             running.child.end(grace_s)
         self._close(running)
         self._join(running)

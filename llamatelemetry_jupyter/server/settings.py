@@ -342,6 +342,12 @@ class ServerSettings:
         made: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
         return cls(**made)
 
+    @classmethod
+    def flags(cls) -> frozenset[str]:
+        """Every flag of a setting that the wheel has, too: :meth:`to_argv` renders those for what runs in the wheel."""
+        known = (*options(cls).values(), *(one for one, _ in _ALWAYS))
+        return frozenset(flag for one in known if one.attributes for flag in (*one.flags, *one.off))
+
     def to_argv(self, features: frozenset[str]) -> list[str]:
         """Arguments for a ``llama-server`` whose ``--help`` lists ``features``.
 

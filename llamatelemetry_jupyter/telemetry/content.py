@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 
 from ..values import JSON
+from . import privacy, semconv
 
-_SWITCH = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 _MAX_CHARACTERS = 8192
 
 
 def captured() -> bool:
-    """Whether content goes on spans: the switch of the GenAI instrumentations, in its new and its old spelling."""
-    return os.environ.get(_SWITCH, "").strip().upper() in ("SPAN_ONLY", "SPAN_AND_EVENT", "TRUE")
+    """Whether content goes on spans: see :mod:`.privacy`."""
+    return privacy.captured()
 
 
 def request(body: Mapping[str, JSON]) -> str | None:
     """A request's messages, or its prompt as one message of the user, in the conventions' form."""
     messages = body.get("messages")
     if isinstance(messages, list):
-        return _json([(str(m.get("role", "")), _said(m.get("content"))) for m in messages if isinstance(m, dict)])
+        said = [(str(m.get("role", "")), _said(m.get("content"))) for m in messages if isinstance(m, dict)]
+        return _json(semconv.INPUT_MESSAGES, said)
     prompt = body.get("prompt", body.get("input"))
-    return None if prompt is None else _json([("user", _said(prompt))])
+    return None if prompt is None else _json(semconv.INPUT_MESSAGES, [("user", _said(prompt))])
 
 
 def answer(text: str) -> str:
     """The answer as one message of the assistant."""
-    return _json([("assistant", text)])
+    return _json(semconv.OUTPUT_MESSAGES, [("assistant", text)])
+
+
+def tool(arguments: str, result: str) -> dict[str, str]:
+    """What a tool was given and what came of it, as attributes."""
+    said = {semconv.TOOL_CALL_ARGUMENTS: arguments, semconv.TOOL_CALL_RESULT: result}
+    return {name: may for name, value in said.items() if (may := privacy.text(name, value)) is not None}
 
 
 def _said(content: JSON) -> str:
@@ -40,8 +46,12 @@ def _said(content: JSON) -> str:
     return "" if content is None else json.dumps(content)
 
 
-def _json(messages: list[tuple[str, str]]) -> str:
-    """The messages as JSON; the newest are kept whole, older ones are cut when all would be too long."""
+def _json(name: str, messages: list[tuple[str, str]]) -> str:
+    """The messages as JSON; the newest are kept whole, older ones are cut when all would be too long.
+
+    Secrets are masked before anything is cut: half a key is still half a key.
+    """
+    messages = [(role, privacy.text(name, text) or "") for role, text in messages]
     limit = _MAX_CHARACTERS
     while True:
         left = limit

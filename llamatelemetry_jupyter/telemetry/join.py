@@ -168,7 +168,11 @@ def _with(row: SpanRow, found: Measured) -> SpanRow:
 
 def _is_here(row: SpanRow) -> bool:
     """Whether the span's server runs on this machine; a name that is no address is one of our own servers."""
-    return row.server is not None and (row.server.startswith(_HERE) or ":" not in row.server)
+    return (
+        row.server is not None
+        and (row.server.startswith(_HERE) or ":" not in row.server)
+        and semconv.RESOURCE not in row.attributes  # it came from elsewhere, and so did what it measured
+    )
 
 
 def _held(device: DeviceSeries) -> list[int | None]:

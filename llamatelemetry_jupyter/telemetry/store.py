@@ -8,142 +8,127 @@ rows are written first and completed when that has happened.
 from __future__ import annotations
 
 import atexit
-import dataclasses
+import json
 import logging
 import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ..clock import now_ns
-from ..values import SampleSource, SpanRow
-from . import semconv
+from ..errors import LlamaError
+from ..values import JSON, SampleSource, SpanRow
 from ._file import SpanFile
-from ._packed import COLUMNS, end_ns, pack, unpack
+from ._packed import Fields, fields, make, row, unpack
+from ._reading import SpanReader
+from ._recent import Maker, Recent, as_dict
+from .gaps import encode
 from .join import fill
+from .latency import Latency
+from .recorded import RecordedSpans
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
-_GROUP_S = 0.08
+_GROUP_S = 0.05
+_MANY = 1_000  # spans that wait for the writer: whoever ends the next one waits with them
+_WAIT_S = 0.05
 _REJOIN_S = 0.5
 _PATIENCE_NS = 3_000_000_000  # no sample for so long after a span's end: the sampler does not run
 _RETRY_NS = 5_000_000_000
-_IN_MEMORY = 100_000
+_TIDY_ROWS = 100_000
+_CHUNK = 512  # rows in a transaction: still in the processor's cache when they are written
+_MAX_GAPS = 2_000  # requests whose gaps are in memory; the file has them all
 _TRACE_WINDOW = 5_000  # rows among which the children of a root are looked for
 _stores: weakref.WeakSet[SpanStore] = weakref.WeakSet()
 _inherited: list[sqlite3.Connection] = []
 
 
-@dataclass(slots=True)
-class Totals:
-    """Counts over all rows of a store; ``calls`` are requests to a model, ``errors`` spans that ended in one."""
+class SpanStore(RecordedSpans):
+    """The spans of the running session; ``path=None``: the newest 100,000 rows only.
 
-    spans: int = 0
-    traces: int = 0
-    calls: int = 0
-    errors: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-
-class SpanStore:
-    """A :class:`~llamatelemetry_jupyter.values.SpanSource` that lasts; ``path=None``: the newest 100,000 rows only.
-
-    With a file every row stays readable: the newest 100,000 from memory, older ones from the file. Opening an existing
-    file reads its rows back. When it cannot be written, one warning is logged, all rows stay in memory, and the write
-    is tried again later. After a fork the child's store keeps its own rows in memory; the file stays the parent's.
+    With a file every row stays readable: the newest 100,000 of this process from memory, others from the file. When it
+    cannot be written, one warning is logged, :attr:`problem` says why, rows stay in memory, and the write is tried
+    again later; beyond 300,000 such rows the oldest are dropped and counted. After a fork the child's store keeps its
+    own rows in memory; the file stays the parent's. ``tidy`` is called on the store's thread after the first rows are
+    written and every 100,000 rows from then on, ``on_rows`` there with all new rows, each once.
     """
 
-    def __init__(self, path: Path | None = None, samples: SampleSource | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path | None = None,
+        samples: SampleSource | None = None,
+        tidy: Callable[[], object] | None = None,
+        on_rows: Callable[[Sequence[SpanRow]], None] | None = None,
+    ) -> None:
+        self._tidy = tidy
+        self._on_rows = on_rows
+        self._tidy_at = 0
         self.samples = samples
         self._file = SpanFile(path) if path is not None else None
-        self._writes = path is not None
-        self._pending: list[SpanRow] = []  # newest, not packed yet
-        self._packed: list[bytes] = []
-        self._base = 0  # number of the first packed row: so many are in the file alone
-        self._evicted_ns = 0  # latest end among those
-        self._written = 0  # so many are in the file
         self._unjoined: list[tuple[int, SpanRow]] = []
+        self._stale: list[tuple[int, Fields]] = []  # rows that have changed since they were written
+        self._told = 0  # so many facts about the session are in the file
         self._failed_ns: int | None = None
-        self._warned = False
-        self._closed = False
+        self._closed = self._complained = self._warned = False
         self._subscribers: list[Callable[[], None]] = []
-        self._traces: set[int] = set()
-        self._totals = Totals()
-        self._complained = False
-        self._lock = threading.RLock()  # a span may end in a finalizer, on a thread that holds it
         self._writing = threading.RLock()
-        self._wake = threading.Event()
+        self._wake, self._many, self._caught_up = threading.Event(), threading.Event(), threading.Event()
+        self._keeps_up = True
         self._thread: threading.Thread | None = None
+        super().__init__(path)
         _stores.add(self)
-        if path is not None and path.exists():
+
+    def _begin(self) -> None:
+        """Go on where the file ends; one that is not ours, or damaged, is left as it is."""
+        if self.path is None or not self.path.exists():
+            return
+        try:
             self._load()
+            newest = self._reader.rows(max(0, self._written - _TRACE_WINDOW), self._written) if self._reader else []
+            self._recent.known([one.trace_id for one in newest])
+        except (OSError, sqlite3.Error, ValueError, TypeError) as error:
+            self._file, self._written, self._recent = None, 0, Recent()
+            self._fail(error)
 
     def append(self, row: SpanRow) -> None:
         """Add a row: seen by :meth:`rows` at once, by the file within 0.1 s."""
-        with self._lock:
-            self._pending.append(row)
-            operation = row.attributes.get(semconv.OPERATION_NAME)
-            self._count(row.trace_id, row.status, row.input_tokens, row.output_tokens, operation)
-            if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="llamatelemetry-spans", daemon=True)
-                self._thread.start()
+        self.ended(fields, row)
+
+    def ended(self, maker: Maker, what: Any) -> None:
+        """A span has ended: ``maker(what)`` is its row, made when it is written or looked at; costs 1 µs."""
+        waiting = self._recent.give(maker, what)
+        if self._thread is None:
+            self._start()
         if not self._wake.is_set():
             self._wake.set()
+        if waiting >= _MANY:
+            self._let_write()
         if self._subscribers:
             self._notify()
 
-    def rows(
-        self, last: int | None = None, trace_id: str | None = None, since_ns: int | None = None
-    ) -> Sequence[SpanRow]:
-        """Rows in order of their end; ``last`` keeps the newest N, ``since_ns`` those that ended at or after it."""
+    def lost(self) -> None:
+        """A span could not be recorded; called where its exception is handled."""
         with self._lock:
-            base, packed, pending = self._base, self._packed, list(self._pending)
-            if trace_id is None and since_ns is None and last is not None:
-                needed = max(0, last - len(pending))
-                packed = packed[max(0, len(packed) - needed) :]
-            else:
-                packed = list(packed)
-            evicted_ns = self._evicted_ns
-        if since_ns is not None:
-            packed = [one for one in packed if end_ns(one) >= since_ns]
-        if trace_id is not None:
-            mark = trace_id.encode()
-            packed = [one for one in packed if mark in one]
-        found = [unpack(one) for one in packed] + pending
-        if trace_id is not None:
-            found = [row for row in found if row.trace_id == trace_id]
-        if since_ns is not None:
-            found = [row for row in found if row.end_ns >= since_ns]
-        if base and (last is None or len(found) < last) and (since_ns is None or since_ns <= evicted_ns):
-            assert self._file is not None
-            start = (
-                0 if last is None or trace_id is not None or since_ns is not None else max(0, base + len(found) - last)
-            )
-            older = self._file.read(start, base, trace_id)
-            found = [row for row in older if since_ns is None or row.end_ns >= since_ns] + found
-        return found if last is None else found[max(0, len(found) - last) :]
+            self._recent.drop("a span could not be recorded")
 
-    def frame(self) -> DataFrame:
-        """All rows as a DataFrame, one column per field of :class:`SpanRow`; ``<NA>`` and NaN mean not available."""
-        import pandas as pd
-
-        rows = self.rows()
-        columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in COLUMNS}
-        columns["attributes"] = [dict(row.attributes) for row in rows]
-        return pd.DataFrame({name: pd.Series(columns[name], dtype=_DTYPES.get(name, "string")) for name in COLUMNS})
-
-    def totals(self) -> dict[str, int]:
-        """Counts over all rows, those that the file already held included: the fields of :class:`Totals`."""
+    def keep_gaps(self, span_id: str, gaps_s: Sequence[float]) -> None:
+        """Keep the times between the tokens of a span that is about to be appended."""
+        packed = encode(gaps_s)
         with self._lock:
-            return dataclasses.asdict(self._totals)
+            self._gaps[span_id] = packed
+            while len(self._gaps) > _MAX_GAPS:
+                del self._gaps[next(iter(self._gaps))]
+
+    def describe(self, kind: str, name: str, told: Mapping[str, JSON]) -> None:
+        """Keep what a ``kernel`` or a ``server`` of this session is, from now on; in the file as soon as rows are."""
+        now = now_ns()
+        value = {"t_ns": now, "kind": kind, "name": name, "told": dict(told)}
+        with self._lock:
+            self._about[f"{kind} {name} {now}"] = json.dumps(value, default=str)
+        self._wake.set()
 
     def subscribe(self, fn: Callable[[], None]) -> Callable[[], None]:
         """Call ``fn`` (on any thread, so quickly) after new rows; returns the function that ends it."""
@@ -153,6 +138,11 @@ class SpanStore:
     def flush(self) -> None:
         """Write what is pending, now."""
         self._flush(last_chance=False)
+
+    def latencies(self) -> list[Latency]:
+        """As of :class:`RecordedSpans`, over what is pending, too."""
+        self.flush()
+        return super().latencies()
 
     def close(self) -> None:
         """Write what is pending and end the thread; rows stay readable."""
@@ -165,36 +155,58 @@ class SpanStore:
             with self._writing:
                 self._file.close()
 
-    # ----------------------------------------------------------------------------------------------------- the thread
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="llamatelemetry-spans", daemon=True)
+                self._thread.start()
+
+    def _let_write(self) -> None:
+        """Spans end faster than they are written, beside a thread that keeps the interpreter: stand back for a moment.
+
+        Not for long, and not again before a write has been done: a disk that hangs must not hold up anybody's work.
+        """
+        self._many.set()
+        if self._keeps_up and threading.current_thread() is not self._thread:
+            self._caught_up.clear()
+            self._keeps_up = self._caught_up.wait(_WAIT_S)
 
     def _run(self) -> None:
-        nap = threading.Event()
         while not self._closed:
             woken = self._wake.wait(_REJOIN_S if self._unjoined else None)
             if woken and not self._closed:
-                nap.wait(_GROUP_S)  # rows that end within the group are written with it
+                self._many.wait(_GROUP_S)  # rows that end within the group are written with it
             self._wake.clear()
+            self._many.clear()
             try:
                 self._flush(last_chance=False)
             except Exception as error:  # noqa: BLE001 (rows to come must still find their writer)
-                self._warn(error)
+                self._fail(error)
 
     def _flush(self, *, last_chance: bool) -> None:
         with self._writing:
-            with self._lock:
-                fresh, first = list(self._pending), self._base + len(self._packed)
-            packed = [pack(row) for row in fresh]
-            with self._lock:
-                self._packed += packed
-                del self._pending[: len(packed)]
-            if self.samples is not None:
-                self._unjoined += enumerate(fresh, first)
-            elif self._unjoined:
-                self._unjoined.clear()
-            changed = self._joined(last_chance=last_chance)
-            if self._writes:
-                self._write(first, fresh, changed, retry=last_chance)
-            self._evict()
+            more, changed = True, []
+            while more:
+                with self._lock:
+                    more = self._recent.settle(_CHUNK)
+                    fresh, stop = self._recent.take(), self._recent.stop
+                    totals = as_dict(self._recent.totals)
+                first = stop - len(fresh)
+                made = [make(*values) for values in fresh] if self.samples is not None or self._on_rows else []
+                if self.samples is not None:
+                    self._unjoined += enumerate(made, first)
+                elif self._unjoined:
+                    self._unjoined.clear()
+                changed = self._joined(last_chance=last_chance) if not more else []
+                if self._file is not None:
+                    self._write(first, fresh, changed, totals, retry=last_chance)
+                with self._lock:
+                    self._recent.evict(self._written if self.path is not None else None)
+                if made and self._on_rows is not None:
+                    self._guarded(self._on_rows, made)
+                self._keeps_up = True
+                if not more:
+                    self._caught_up.set()
         if changed:
             self._notify()
 
@@ -221,126 +233,106 @@ class SpanStore:
                 waiting.append((number, new))
         self._unjoined = waiting
         with self._lock:
-            for number, new in changed:
-                if number >= self._base:
-                    self._packed[number - self._base] = pack(new)
+            self._recent.replace([(number, fields(new)) for number, new in changed])
         return changed
 
     def _family(self, traces: set[str], known: set[str]) -> list[SpanRow]:
         """Recent rows of ``traces`` other than the ``known`` spans: a root's memory is that of its children."""
         if not traces:
             return []
-        marks = [trace.encode() for trace in traces]
+        marks = [trace.encode("utf-8", "replace") for trace in traces]
         with self._lock:
-            recent = self._packed[-_TRACE_WINDOW:]
-        found = [unpack(one) for one in recent if any(mark in one for mark in marks)]
-        return [row for row in found if row.trace_id in traces and row.span_id not in known]
+            recent = self._recent.packed[-_TRACE_WINDOW:]
+        found = [row(one) for one in recent if any(mark in one for mark in marks)]
+        return [one for one in found if one.trace_id in traces and one.span_id not in known]
 
-    def _write(self, first: int, fresh: list[SpanRow], changed: list[tuple[int, SpanRow]], *, retry: bool) -> None:
+    def _write(
+        self,
+        first: int,
+        fresh: list[Fields],
+        changed: list[tuple[int, SpanRow]],
+        totals: Mapping[str, int],
+        *,
+        retry: bool,
+    ) -> None:
         assert self._file is not None
         if self._failed_ns is not None and not retry and now_ns() < self._failed_ns + _RETRY_NS:
             return
         with self._lock:
-            before, total = self._written, self._base + len(self._packed)
-            waiting = self._packed[before - self._base :]
-        # Rows that an earlier write left over, or that were joined before they were written, come from memory.
-        new = fresh if before == first and not changed else [unpack(one) for one in waiting]
+            base = self._recent.base
+            before, stop = max(self._written, base), first + len(fresh)
+            about = dict(self._about)
+            # Rows that an earlier write left over, or that were joined before they were written, come from memory.
+            new = fresh if before == first and not changed else None
+            waiting = self._recent.packed[before - base : stop - base] if new is None else []
+            gaps = dict(self._gaps) if self._gaps else {}
+        if new is None:
+            new = [unpack(one) for one in waiting]
         try:
             if new:
-                self._file.append(before, new)
-                self._written = total
-            if completed := [(number, row) for number, row in changed if number < before]:
-                self._file.update(completed)
-            self._failed_ns = None
+                self._file.append(before, new, gaps, totals, about)
+                self._written = stop
+            elif self._written and len(about) > self._told:
+                self._file.describe(about)
+            self._told = len(about) if self._written else 0
+            self._stale += [(number, fields(row)) for number, row in changed if number < before]
+            if self._stale:
+                self._file.update(self._stale)
+                self._stale = []
+            self._failed_ns = self.problem = None
+            if self._tidy is not None and self._written > self._tidy_at:
+                self._tidy_at = self._written + _TIDY_ROWS
+                self._tidy()
         except (OSError, sqlite3.Error) as error:
             self._failed_ns = now_ns()
-            self._warn(error)
+            self._fail(error)
+            self._reopen()
 
-    def _evict(self) -> None:
-        with self._lock:
-            excess = len(self._packed) - _IN_MEMORY
-            if self._file is not None:
-                excess = min(excess, self._written - self._base)
-            if excess < _IN_MEMORY // 10:  # in blocks: removing from the front moves the rest
-                return
-            if self._file is not None:
-                self._evicted_ns = max(self._evicted_ns, *map(end_ns, self._packed[:excess]))
-                self._base += excess
-            else:
-                self._unjoined = [(number - excess, row) for number, row in self._unjoined if number >= excess]
-            del self._packed[:excess]
-
-    # -------------------------------------------------------------------------------------------------------- the rest
-
-    def _load(self) -> None:
-        assert self._file is not None
+    def _read(self, ask: Callable[[SpanReader], T]) -> T | None:
+        """What the file says; that it cannot be read is this store's problem, not that of whoever asks."""
         try:
-            for trace_id, status, input_tokens, output_tokens, operation in self._file.scan():
-                self._count(trace_id, status, input_tokens, output_tokens, operation)
-            self._written = self._totals.spans
-            self._base = max(0, self._written - _IN_MEMORY)
-            self._packed = [pack(row) for row in self._file.read(self._base, self._written)]
-            self._evicted_ns = now_ns() if self._base else 0
-        except (OSError, sqlite3.Error, ValueError) as error:
-            # Not a file of ours, or a damaged one: it is left as it is.
-            self._file, self._writes = None, False
-            self._totals, self._packed, self._base, self._written = Totals(), [], 0, 0
-            self._traces.clear()
-            self._warn(error)
+            return super()._read(ask)
+        except LlamaError as error:
+            self._fail(error.__cause__ or error)
+            return None
 
-    def _count(
-        self, trace_id: str, status: str, input_tokens: int | None, output_tokens: int | None, operation: object
-    ) -> None:
-        totals, traces = self._totals, self._traces
-        totals.spans += 1
-        traces.add(hash(trace_id))
-        totals.traces = len(traces)
-        if status == "error":
-            totals.errors += 1
-        if operation in semconv.CALLS:
-            totals.calls += 1
-            totals.input_tokens += input_tokens or 0
-            totals.output_tokens += output_tokens or 0
-
-    def _warn(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
+        self.problem = f"spans are kept in memory only: {self.path} cannot be used ({error})"
         if not self._warned:
             self._warned = True
-            _log.warning("spans are kept in memory only: %s cannot be used (%s)", self.path, error)
+            _log.warning("%s", self.problem)
+
+    def _reopen(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.close()
+        except (OSError, sqlite3.Error) as error:
+            _log.debug("a file of spans could not be closed: %s", error)
 
     def _notify(self) -> None:
         for fn in list(self._subscribers):
-            try:
-                fn()
-            except Exception:  # noqa: BLE001 (a view's bug must not lose a span)
-                if not self._complained:
-                    self._complained = True
-                    _log.exception("a subscriber to spans failed; further failures are not logged")
+            self._guarded(fn)
+
+    def _guarded(self, fn: Callable[..., None], *args: object) -> None:
+        try:
+            fn(*args)
+        except Exception:  # noqa: BLE001 (a view's bug must not lose a span)
+            if not self._complained:
+                self._complained = True
+                _log.exception("a subscriber to spans failed; further failures are not logged")
 
     def _forked(self) -> None:
         """In a forked child: no lock, thread or file of the parent may be used."""
-        self._lock, self._writing, self._wake = threading.RLock(), threading.RLock(), threading.Event()
+        self._lock, self._writing = threading.RLock(), threading.RLock()
+        self._wake, self._many, self._caught_up = threading.Event(), threading.Event(), threading.Event()
         self._thread = None
         # Closing the parent's connection could end the parent's write-ahead log.
         if self._file is not None and (connection := self._file.abandon()) is not None:
             _inherited.append(connection)
-        self._writes = False
+        self._file = None
         self._unjoined = []
         self._subscribers = []
-
-
-#: Columns that are not text.
-_DTYPES = {
-    "start_ns": "int64",
-    "end_ns": "int64",
-    "input_tokens": "Int64",
-    "output_tokens": "Int64",
-    "cached_tokens": "Int64",
-    "ttft_s": "float64",
-    "decode_tokens_per_s": "float64",
-    "energy_j": "float64",
-    "peak_bytes": "Int64",
-    "attributes": "object",
-}
+        self._on_rows = None
 
 
 def _after_fork() -> None:

@@ -21,7 +21,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from .. import __version__
 from ..clock import now_ns
 from ..values import JSON, Outcome
-from . import content, resource, semconv
+from . import content, privacy, resource, semconv
+from .block import Block
 from .processor import RowProcessor
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .store import SpanStore
 
 SCOPE = "llamatelemetry_jupyter"
-_MAX_MESSAGE = 1024
 # Not the user's configured propagators: baggage is not the server's business.
 _propagator = TraceContextTextMapPropagator()
 
@@ -115,7 +115,11 @@ class Observer:
             attributes=attributes,
             start_time=now_ns(),
         )
-        return RecordedCall(self._telemetry.tracer, span, {name: attributes[name] for name in _OF_PHASES})
+        return RecordedCall(self._telemetry, span, {name: attributes[name] for name in _OF_PHASES})
+
+    def step(self, name: str, attributes: Mapping[str, Any]) -> Block:
+        """A span around work that sends requests."""
+        return Block(lambda: self._telemetry, name, attributes)
 
 
 _OF_PHASES = (semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
@@ -124,8 +128,8 @@ _OF_PHASES = (semconv.SERVER_ADDRESS, semconv.SERVER_PORT)
 class RecordedCall:
     """The span of one request; only the first :meth:`end` or :meth:`fail` counts, on whatever thread it comes."""
 
-    def __init__(self, tracer: trace.Tracer, span: trace.Span, server: Mapping[str, Any]) -> None:
-        self._tracer, self._span, self._server = tracer, span, server
+    def __init__(self, telemetry: Telemetry, span: trace.Span, server: Mapping[str, Any]) -> None:
+        self._telemetry, self._tracer, self._span, self._server = telemetry, telemetry.tracer, span, server
         self._context = trace.set_span_in_context(span)
         self._lock = threading.Lock()
         self._ended = False
@@ -170,10 +174,12 @@ class RecordedCall:
     def _error(self, kind: str, message: str) -> None:
         self._span.set_attribute(semconv.ERROR_TYPE, kind)
         self._span.set_attribute(semconv.RESPONSE_FINISH_REASONS, ["error"])
-        self._span.set_status(Status(StatusCode.ERROR, message[:_MAX_MESSAGE]))
+        self._span.set_status(Status(StatusCode.ERROR, privacy.message(message)))
 
     def _finish(self, outcome: Outcome | None) -> None:
         if outcome is not None and self._span.is_recording():
+            if outcome.gaps_s and self.span_id is not None and self._telemetry.attached:
+                self._telemetry.store.keep_gaps(self.span_id, outcome.gaps_s)
             self._phases(outcome)
         self._span.end(end_time=outcome.end_ns if outcome is not None else now_ns())
 

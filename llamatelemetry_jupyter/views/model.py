@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..telemetry import figures
 from ..values import (
     DeviceSample,
     OwnerBytes,
@@ -33,6 +34,17 @@ _SPAN_BYTES_BESIDE_MANY_SERIES = 55_000
 _MAX_OWNERS = 12
 #: A reading that is older is not shown as the present one: the sampler reads once a second or more often.
 STALE_S = 3.0
+#: Figures of the widget's header by its own names (``js/src/views/now.js``), for their tooltips.
+_HEADER = {
+    "tokens_per_s": "decode_tokens_per_s",
+    "ttft": "ttft_s",
+    "slots": "slots_busy",
+    "kv": "kv_tokens",
+    "calls": "calls",
+    "input_tokens": "total_input_tokens",
+    "output_tokens": "total_output_tokens",
+    "spans": "spans",
+}
 
 
 def snapshot(
@@ -70,6 +82,7 @@ def snapshot(
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
         "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
+        "titles": figures.titles(_HEADER),
     }
     room = MAX_BYTES - 2_000 - len(json.dumps(made))
     made["points"] = _points(window, series, max(16, width_px // 2), room)

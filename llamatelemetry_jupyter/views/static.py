@@ -9,14 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..telemetry import figures
 from . import svg, theme
 from .format import NA, clock, count, rate, seconds, short, since, size, used
 from .picture import picture
-from .text import Table
+from .text import CALL_FIGURES, Table
 
 MAX_BYTES = 150_000
 _MAX_DEVICES = 9
 _LAST_CALLS = 8
+#: Rows of the table of the server → the figure that they begin with.
+_STATUS_FIGURES = {
+    "slots": "slots_busy",
+    "context": "kv_tokens",
+    "last call": "decode_tokens_per_s",
+    "calls": "calls",
+    "spans": "spans",
+    **{f"  {style['label']}": owner for owner, style in theme.OWNERS.items()},
+}
 
 
 def static_html(snapshot: Mapping[str, Any]) -> str:
@@ -59,14 +69,15 @@ def calls_table(snapshot: Mapping[str, Any]) -> Table:
             )
             for s in calls
         ),
-        frozenset({"took", "in", "cached", "out", "tokens/s", "first token"}),
+        frozenset(("took", *CALL_FIGURES)),
         "no calls yet; try: %llama chat Hello",
+        figures.titles({"took": "duration_s", **CALL_FIGURES}),
     )
 
 
 def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table:
     """Server, memory by owner and totals, one figure a row."""
-    server, totals = snapshot["server"], snapshot["totals"]
+    server, totals, titles = snapshot["server"], snapshot["totals"], figures.titles(_STATUS_FIGURES)
     rows: list[tuple[str, str]] = []
     if server is None:
         rows.append(("server", f"crashed: {crash}" if crash else "none; try: %llama start"))
@@ -92,8 +103,11 @@ def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table
             if owner["owner"] != "free" and owner["bytes"]:
                 filled = f", {size(owner['filled_bytes'])} filled" if owner.get("filled_bytes") is not None else ""
                 guess = " (estimate)" if owner["source"] == "estimate" else ""
-                rows.append((f"  {owner['label']}", f"{size(owner['bytes'])}{filled}{guess}"))
-    return Table(("what", "now"), tuple(rows))
+                name, kind = f"  {owner['label']}", f"  {theme.OWNERS[owner['owner']]['label']}"
+                rows.append((name, f"{size(owner['bytes'])}{filled}{guess}"))
+                if kind in titles:  # a name may say more: this kernel: torch
+                    titles[name] = titles[kind]
+    return Table(("what", "now"), tuple(rows), titles=titles)
 
 
 def _alt(snapshot: Mapping[str, Any]) -> str:

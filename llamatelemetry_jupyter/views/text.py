@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from .. import escape
-from ..telemetry import semconv
+from ..telemetry import figures, semconv
 from ..values import SpanRow
 from . import svg
 from .format import clock, count, rate, seconds, short, size
@@ -16,16 +16,28 @@ from .theme import span_kind
 
 _BAR = 32
 _FACTS = ("span", "duration", "figures")
+#: Columns of a table of calls → the figures that stand there.
+CALL_FIGURES = {
+    "in": "input_tokens",
+    "cached": "cached_tokens",
+    "out": "output_tokens",
+    "tokens/s": "decode_tokens_per_s",
+    "first token": "ttft_s",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of texts under ``headers``; columns named in ``right`` are aligned to the right. Shows itself."""
+    """Rows of texts under ``headers``; columns named in ``right`` are aligned to the right. Shows itself.
+
+    ``titles`` are tooltips of headers and of rows by their first text (:func:`..telemetry.figures.titles`).
+    """
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     right: frozenset[str] = frozenset()
     empty: str = "nothing yet"
+    titles: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if not self.rows:
@@ -48,11 +60,11 @@ class Table:
             return f"<p>{escape.html(self.empty)}</p>"
         align = ["right" if head in self.right else "left" for head in self.headers]
         head = "".join(
-            f'<th style="text-align:{a};padding:1px 12px 1px 0">{escape.html(h)}</th>'
+            f'<th{self._title(h)} style="text-align:{a};padding:1px 12px 1px 0">{escape.html(h)}</th>'
             for h, a in zip(self.headers, align, strict=True)
         )
         body = "".join(
-            "<tr>"
+            f"<tr{self._title(row[0])}>"
             + "".join(
                 f'<td style="text-align:{a};padding:1px 12px 1px 0;white-space:pre">{escape.html(c)}</td>'
                 for c, a in zip(row, align, strict=True)
@@ -61,6 +73,9 @@ class Table:
             for row in self.rows
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _title(self, name: str) -> str:
+        return f' title="{escape.html(self.titles[name])}"' if name in self.titles else ""
 
 
 _EMPTY = "no spans yet; try: %llama chat Hello"
@@ -81,9 +96,9 @@ def spans_table(rows: Sequence[SpanRow]) -> Table:
     measured = [_measured(row) for row in rows]
     # Columns of what was measured are there when a span has such a figure: without a GPU there is no energy.
     there = [name for name in ("peak memory", *_WHOLE_GPU) if any(name in one for one in measured)]
-    figures = ("duration", "in", "cached", "out", "tokens/s", "first token", *there)
+    numbers = ("duration", "in", "cached", "out", "tokens/s", "first token", *there)
     return Table(
-        ("time", "span", *figures, "status", "trace"),
+        ("time", "span", *numbers, "status", "trace"),
         tuple(
             (
                 clock(row.start_ns / 1e6),
@@ -96,8 +111,11 @@ def spans_table(rows: Sequence[SpanRow]) -> Table:
             )
             for row, found in zip(rows, measured, strict=True)
         ),
-        frozenset(figures),
+        frozenset(numbers),
         _EMPTY,
+        figures.titles(
+            {"duration": "duration_s", **CALL_FIGURES, "peak memory": "peak_bytes", "GPU energy": "energy_j"}
+        ),
     )
 
 

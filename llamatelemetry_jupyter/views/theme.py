@@ -82,7 +82,8 @@ STATES: dict[str, str] = {
 }
 
 _PHASES: dict[str, SpanKind] = {"queue": "queue", "prefill": "prefill", "decode": "decode"}
-_OPERATIONS = {"chat", "text_completion", "generate_content", "embeddings", "rerank"}
+#: ``request`` is another client's, seen in the server's log.
+_OPERATIONS = {"chat", "text_completion", "generate_content", "embeddings", "rerank", "request"}
 
 
 def span_kind(name: str) -> SpanKind:

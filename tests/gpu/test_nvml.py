@@ -242,3 +242,8 @@ def test_closing_shuts_nvml_down():
     assert list(nvml.gpus) == []
     assert nvml.read(gpu) == Reading()
     assert not nvml.revive()
+
+
+def test_the_versions_of_driver_and_cuda_are_known_with_a_driver_only():
+    assert (Nvml(Replay("t4", at=0.0)).driver, Nvml(Replay("t4", at=0.0)).cuda) == ("580.105.08", "13.0")
+    assert (Nvml(Replay("none", at=0.0)).driver, Nvml(Replay("none", at=0.0)).cuda) == (None, None)

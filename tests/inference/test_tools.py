@@ -208,6 +208,10 @@ def test_model_call_result_answer(caller: InferenceEngine, recorder: Recorder) -
     assert [tool["function"]["name"] for tool in recorder.last.request["tools"]] == ["add", "weather"]
     assert len(recorder.calls) == 2
     assert "add(a=5, b=2) → 7" in done._repr_mimebundle_()["text/plain"]
+    agent, tool = recorder.steps
+    assert (agent.name, tool.name, tool.failed) == ("invoke_agent", "execute_tool add", None)
+    assert tool.attributes["gen_ai.tool.call.id"] == given["tool_call_id"]
+    assert "gen_ai.tool.call.result" not in tool.attributes  # content is not recorded unless asked for
 
 
 @pytest.mark.engine

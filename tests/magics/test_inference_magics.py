@@ -62,7 +62,7 @@ def test_tab_and_help(ipython):
     )
     offered = [line.removeprefix("TAB ") for line in printed.splitlines() if line.startswith("TAB")]
     assert offered == [
-        "['compare']",
+        "['compare', 'compare-runs']",
         "['--temperature']",
         "['smollm2-135m']",
         "['smollm2-135m']",
@@ -254,7 +254,7 @@ def test_a_batch_in_a_cell_hangs_on_the_cells_span(ipython):
         LOAD,
         "%llama start --ctx 512 --slots 2",
         "import llamatelemetry_jupyter as lt\ns = lt.current_session()\nr = s.engine().batch_infer(['a', 'b', 'c', 'd'], max_tokens=3)",
-        "rows = s.spans.rows()\ncells = [x for x in rows if x.name == 'notebook cell']\nchats = [x for x in rows if x.name.startswith('chat')]\nprint('SPANS', len(cells), len(chats), {x.parent_id for x in chats} == {c.span_id for c in cells})",
+        "rows = s.spans.rows()\nchats = [x for x in rows if x.name.startswith('chat')]\ncells = [x for x in rows if x.name == 'notebook cell' and x.trace_id in {c.trace_id for c in chats}]\nprint('SPANS', len(cells), len(chats), {x.parent_id for x in chats} == {c.span_id for c in cells})",
         "r",
     )
     assert "SPANS 1 4 True" in printed

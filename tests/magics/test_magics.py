@@ -99,7 +99,7 @@ def test_a_notebook_from_start_to_stop(ipython):
         "print(type(answer).__name__, answer.output_tokens, answer.finish_reason, answer is _llama)",
         "%llama chat -n 3 {{topik}}",
         "x = 1",
-        "import llamatelemetry_jupyter as lt\ns = lt.current_session()\nprint(sorted(r.name for r in s.spans.rows()))\nprint(len({r.trace_id for r in s.spans.rows()}), s.spans.totals())",
+        "import llamatelemetry_jupyter as lt\ns = lt.current_session()\nrows = s.spans.rows()\ncalls = {r.trace_id for r in rows if r.name.startswith('chat')}\nprint(sorted(r.name for r in rows if r.trace_id in calls))\nprint([r.name for r in rows if r.trace_id == rows[0].trace_id][-2:])\nprint(len(calls), s.spans.totals()['calls'], s.spans.totals()['errors'])",
         "print([r.model for r in s.spans.rows() if r.parent_id and r.name.startswith('chat')])",
         "%llama chat -m other hi",
         "%llama stop",
@@ -112,7 +112,8 @@ def test_a_notebook_from_start_to_stop(ipython):
     assert "no variable of that name; did you mean {{topic}}?" in printed
     phases = ["decode", "prefill", "queue"]
     assert f"{sorted(['chat smollm2-135m', 'notebook cell', *phases] * 2)}" in printed
-    assert "2 {'spans': 10, 'traces': 2, 'calls': 2, 'errors': 0" in printed
+    assert "['server start smollm2-135m', 'notebook cell']" in printed
+    assert "2 2 0" in printed
     assert "model 'other' is not running" in printed
     assert "stopped smollm2-135m" in printed
     assert "no server was running" in printed

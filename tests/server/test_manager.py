@@ -289,6 +289,9 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, binary, monkeypat
         found.append((props, slots, handle.slots, handle.ctx_per_slot, handle.buffers, handle.capabilities))
         command = Path(f"/proc/{handle.pid}/cmdline").read_bytes()
         assert handle.api_key.encode() not in command
+        if runtime is binary:
+            assert set(manager.command[1:]) <= set(command.decode().split("\0"))
+            flags = {word for word in manager.command if word.startswith("--")}
         environment = Path(f"/proc/{handle.pid}/environ").read_bytes().split(b"\0")
         assert not [one for one in environment if one.startswith(b"LLAMA_ARG_")]
     sampling = found[0][0]["default_generation_settings"]["params"]
@@ -296,6 +299,11 @@ def test_a_binary_gets_the_same_settings_as_the_wheel(manager, binary, monkeypat
     assert handle.engine.startswith("xllamacpp")
     assert found[0] == found[1]
     assert found[0][2] == 2
+    # The wheel has no command line: it is told as the binary's.
+    assert manager.command[0] == "xllamacpp"
+    assert flags <= {word for word in manager.command if word.startswith("--")} | {"--log-jsonl"}
+    manager.stop()
+    assert manager.command is None
 
 
 def test_a_real_binary_tells_its_life_and_its_failures(manager, binary, tmp_path):

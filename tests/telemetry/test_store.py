@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from contextlib import closing
 import pytest
 
 from llamatelemetry_jupyter.clock import now_ns
+from llamatelemetry_jupyter.telemetry import _recent as recent_module
 from llamatelemetry_jupyter.telemetry import store as store_module
 from llamatelemetry_jupyter.telemetry.store import SpanStore
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, SpanRow
@@ -60,7 +62,15 @@ def test_rows_are_there_at_once_and_back_after_a_restart(tmp_path):
     assert store.rows(last=0) == []
     assert len(store.rows(trace_id=f"{1:032x}")) == 5
     assert len(store.rows(since_ns=12)) == 1
-    expected = {"spans": 12, "traces": 3, "calls": 12, "errors": 0, "input_tokens": 36, "output_tokens": 24}
+    expected = {
+        "spans": 12,
+        "traces": 3,
+        "calls": 12,
+        "errors": 0,
+        "input_tokens": 36,
+        "output_tokens": 24,
+        "dropped": 0,
+    }
     assert store.totals() == expected
     before = list(store.rows())
     store.close()
@@ -79,7 +89,8 @@ def test_totals_count_tokens_of_calls_only_and_every_error():
     store.append(row(0, attributes={"gen_ai.operation.name": "chat"}, input_tokens=5, output_tokens=7, status="error"))
     store.append(row(1, attributes={"gen_ai.operation.name": "invoke_agent"}, input_tokens=5, output_tokens=7))
     store.append(row(2))
-    assert store.totals() == {"spans": 3, "traces": 1, "calls": 1, "errors": 1, "input_tokens": 5, "output_tokens": 7}
+    expected = {"spans": 3, "traces": 1, "calls": 1, "errors": 1, "input_tokens": 5, "output_tokens": 7, "dropped": 0}
+    assert store.totals() == expected
 
 
 WRITER = """
@@ -113,13 +124,13 @@ def test_a_kernel_that_ends_writes_its_last_spans(tmp_path):
 
 
 def test_rows_beyond_the_memory_are_read_from_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_IN_MEMORY", 100)
+    monkeypatch.setattr(recent_module, "_IN_MEMORY", 100)
     store = SpanStore(tmp_path / "s.sqlite")
     for number in range(250):
         store.append(row(number))
         if number % 50 == 49:
             store.flush()
-    assert len(store._packed) < 130
+    assert len(store._recent.packed) < 130
     assert [r.span_id for r in store.rows()] == [f"{n:016x}" for n in range(250)]
     assert [r.span_id for r in store.rows(last=200)] == [f"{n:016x}" for n in range(50, 250)]
     assert len(store.rows(trace_id=f"{1:032x}")) == 5
@@ -270,3 +281,81 @@ def test_text_that_is_no_text_is_still_written(tmp_path):
     store.append(row(2))
     store.close()
     assert [r.model for r in SpanStore(tmp_path / "s.sqlite").rows()] == ["half ?", None]
+
+
+def test_what_no_file_takes_is_dropped_at_last_and_counted(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(recent_module, "_IN_MEMORY", 100)
+    monkeypatch.setattr(recent_module, "_UNWRITTEN", 300)
+    (tmp_path / "file").write_text("")
+    store = SpanStore(tmp_path / "file" / "s.sqlite")
+    for number in range(1000):
+        store.append(row(number))
+        if number % 10 == 9:
+            store.flush()
+    kept = [int(r.span_id, 16) for r in store.rows()]
+    assert 300 <= len(kept) <= 310
+    assert kept == list(range(1000 - len(kept), 1000))
+    assert store.totals()["dropped"] == 1000 - len(kept)
+    assert store.trouble().startswith(f"{1000 - len(kept)} dropped; spans are kept in memory only")
+    (tmp_path / "file").unlink()
+    store.close()
+    again = SpanStore(tmp_path / "file" / "s.sqlite")
+    assert [int(r.span_id, 16) for r in again.rows()] == kept
+    assert again.totals()["dropped"] == 1000 - len(kept)
+    assert len(again.rows(trace_id=f"{990 // 5:032x}")) == 5
+    again.close()
+
+
+def test_a_disk_that_hangs_holds_nobody_up(tmp_path, monkeypatch):
+    hangs, waited = threading.Event(), []
+    store = SpanStore(tmp_path / "s.sqlite")
+    monkeypatch.setattr(store._file, "append", lambda *_: hangs.wait(60))
+    wait = store._caught_up.wait
+    monkeypatch.setattr(store._caught_up, "wait", lambda seconds: waited.append(seconds) or wait(seconds))
+    for number in range(5000):
+        store.append(row(number))
+    assert waited in ([], [store_module._WAIT_S])  # once at most, while the writer could still have kept up
+    assert len(store.rows()) == 5000
+    hangs.set()
+    store.close()
+
+
+def test_attributes_that_samples_bring_are_written_too(tmp_path, monkeypatch):
+    source, now = Counter(), now_ns()
+    store = SpanStore(tmp_path / "s.sqlite", samples=source)
+    store.append(row(1, server="127.0.0.1:1", start_ns=now - 10, end_ns=now, attributes={"a": 1}))
+    store.flush()
+    changed = {"a": 1, "hw.gpu.utilization": 0.5}
+    monkeypatch.setattr(
+        store_module, "fill", lambda rows, _: [dataclasses.replace(r, attributes=changed) for r in rows]
+    )
+    store.flush()
+    assert [dict(r.attributes) for r in store.rows()] == [changed]
+    store.close()
+    assert [dict(r.attributes) for r in SpanStore(tmp_path / "s.sqlite").rows()] == [changed]
+
+
+def test_a_change_that_could_not_be_written_is_written_later(tmp_path, monkeypatch):
+    source, now = Counter(), now_ns()
+    store = SpanStore(tmp_path / "s.sqlite", samples=source)
+    store.append(row(1, server="127.0.0.1:1", start_ns=now - 10, end_ns=now))
+    store.flush()
+    monkeypatch.setattr(store_module, "fill", lambda rows, _: [dataclasses.replace(r, energy_j=5.0) for r in rows])
+    with monkeypatch.context() as full:
+        full.setattr(store._file, "update", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        store.flush()
+    store.close()
+    assert [r.energy_j for r in SpanStore(tmp_path / "s.sqlite").rows()] == [5.0]
+
+
+def test_a_row_that_sqlite_has_no_type_for_does_not_stand_in_the_way_of_others(tmp_path):
+    store = SpanStore(tmp_path / "s.sqlite")
+    store.append(row(1, input_tokens=2**70, start_ns=-(2**80), model=object))
+    store.append(row(2, end_ns=2**70))  # not even memory has room for it: dropped and counted
+    store.append(row(3))
+    store.close()
+    assert [r.span_id for r in store.rows()] == [f"{1:016x}", f"{3:016x}"]
+    assert store.totals()["dropped"] == 1
+    found = SpanStore(tmp_path / "s.sqlite").rows()
+    assert [(r.input_tokens, r.start_ns) for r in found] == [(None, None), (None, 3)]
+    assert found[0].model == "<class 'object'>"

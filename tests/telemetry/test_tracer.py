@@ -293,3 +293,19 @@ def test_a_provider_without_processors_is_left_alone_and_calls_are_still_recorde
         print([r.name for r in telemetry.store.rows()], type(trace.get_tracer_provider()).__name__)
     """)
     assert out == "['chat m'] NoOpTracerProvider\n"
+
+
+def test_every_attribute_that_we_write_is_explained(telemetry):
+    from llamatelemetry_jupyter.telemetry import semconv
+
+    names = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
+    explained = set(semconv.MEANING)
+    values = {semconv.PROVIDER, semconv.INVOKE_AGENT, semconv.EXECUTE_TOOL}
+    of_metrics = {semconv.TOKEN_TYPE, semconv.TOKEN_MODALITY, semconv.HW_ID, semconv.HW_TYPE, semconv.HW_MODEL}
+    of_exports = {semconv.ENERGY, semconv.PEAK, semconv.COLUMN, semconv.MEMORY_OWNER}
+    assert names - explained == values | of_metrics | of_exports
+    call(telemetry).end(outcome(now_ns()))
+    known = explained | set(semconv.REQUEST_OPTIONS.values())
+    prefixes = tuple(name for name in explained if name.endswith("."))
+    for row in telemetry.store.rows():
+        assert [name for name in row.attributes if name not in known and not name.startswith(prefixes)] == []

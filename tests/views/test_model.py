@@ -2,16 +2,28 @@
 
 import json
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
 
+from llamatelemetry_jupyter.telemetry.figures import figure
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample
 from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, snapshot
 from llamatelemetry_jupyter.views.series import columns, rates, reduce, series_list
 
 pytestmark = pytest.mark.floor
+
+
+def test_every_figure_of_the_widgets_header_says_what_it_is():
+    header = Path(__file__).parents[2] / "js" / "src" / "views" / "now.js"
+    fields = re.findall(r'^  \["(\w+)", ', header.read_text(encoding="utf-8"), re.MULTILINE)
+    titles = snapshot(Spans([]), Memory(), T0, 800)["titles"]
+    assert list(titles) == fields
+    assert titles["ttft"] == figure("ttft_s").title
+    assert len(json.dumps(titles)) < 2_000  # it goes out with every snapshot
 
 
 def size(made: dict) -> int:

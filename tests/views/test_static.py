@@ -1,6 +1,7 @@
 """The picture that survives a save: small, without script, the same numbers in picture, table and text."""
 
 import re
+from html import unescape
 
 import pytest
 from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
@@ -8,7 +9,7 @@ from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, 
 from llamatelemetry_jupyter.views.format import clock
 from llamatelemetry_jupyter.views.model import snapshot
 from llamatelemetry_jupyter.views.picture import WIDTH, picture
-from llamatelemetry_jupyter.views.static import static_html, static_text
+from llamatelemetry_jupyter.views.static import static_html, static_text, status_table
 
 pytestmark = pytest.mark.floor
 
@@ -109,3 +110,10 @@ def test_hostile_text_is_shown_as_text(word):
     check(html)
     assert "\x1b" not in html + static_text(made)
     assert "\u202e" not in html + static_text(made)
+
+
+def test_figures_of_the_servers_table_say_what_they_are():
+    table = status_table(snapshot(**session()))
+    said = {row[0] for row in table.rows if row[0] in table.titles}
+    assert {"slots", "context", "last call", "calls", "spans", "  weights", "  KV cache", "  this kernel: python"} <= said
+    assert f'<tr title="{unescape(table.titles["calls"])}">' in unescape(table._repr_html_())

@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import replace
+from html import unescape
 
 import pytest
 from viewworld import HOSTILE, hostile, trace
 
+from llamatelemetry_jupyter.telemetry.figures import figure
 from llamatelemetry_jupyter.telemetry.semconv import ENERGY_PER_TOKEN, ENERGY_SOURCE, UTIL_MEAN
 from llamatelemetry_jupyter.views import format as numbers
 from llamatelemetry_jupyter.views.text import Table, spans_table, trace_tree
@@ -37,6 +39,17 @@ def test_what_was_measured_is_shown_where_it_was_and_says_whose_it_is():
     assert "peak 310 MiB, 42.0 J, 0.438 J/token (whole GPU), GPU busy 91 %" in tree
     guessed = replace(chat, attributes={**chat.attributes, ENERGY_SOURCE: "power"})
     assert "≈ 42.0 J, ≈ 0.438 J/token (whole GPU)" in str(trace_tree([guessed]))
+
+
+def test_figures_say_on_a_page_what_they_are():
+    html = spans_table(trace(1, 0))._repr_html_()
+    heads = re.findall(r"<th([^>]*)>([^<]*)</th>", html)
+    assert [name for attributes, name in heads if "title=" not in attributes] == ["time", "span", "status", "trace"]
+    assert figure("ttft_s").title in unescape(html)
+    shown = Table(("a",), (("b",), ("c",)), titles={"a": '"><script>', "b": "x"})._repr_html_()
+    assert '<th title="&quot;&gt;&lt;script&gt;"' in shown
+    assert shown.count("title=") == 2
+    assert "title" not in str(Table(("a",), (("b",),), titles={"a": "title"}))
 
 
 def test_an_error_is_named():

@@ -26,7 +26,7 @@ export class Now {
   #fresh = h("span", { class: "ll-fresh", "data-field": "fresh" });
   #bar = h("span", { class: "ll-bar-fill" });
   #kvBar = h("span", { class: "ll-bar", "aria-hidden": "true" }, this.#bar);
-  /** @type {Map<string, { value: HTMLElement, note: HTMLElement }>} */
+  /** @type {Map<string, { el: HTMLElement, value: HTMLElement, note: HTMLElement }>} */
   #figures = new Map();
 
   constructor() {
@@ -34,17 +34,16 @@ export class Now {
     for (const [field, label] of FIGURES) {
       const value = h("span", { class: "ll-number", "data-field": field });
       const note = h("span", { class: "ll-note" });
-      this.#figures.set(field, { value, note });
-      list.append(
-        h(
-          "div",
-          { class: `ll-figure ll-figure-${field}`, role: "listitem" },
-          h("span", { class: "ll-label" }, label),
-          value,
-          note,
-          field === "kv" && this.#kvBar,
-        ),
+      const el = h(
+        "div",
+        { class: `ll-figure ll-figure-${field}`, role: "listitem" },
+        h("span", { class: "ll-label" }, label),
+        value,
+        note,
+        field === "kv" && this.#kvBar,
       );
+      this.#figures.set(field, { el, value, note });
+      list.append(el);
     }
     const badge = h("span", { class: "ll-badge" }, this.#sign, this.#state);
     this.el = h(
@@ -58,6 +57,10 @@ export class Now {
   /** @param {Frame} frame */
   render({ history, state, row, paused, quietS }) {
     const { server, totals } = state;
+    for (const [field, { el }] of this.#figures) {
+      const title = history.titles[field];
+      setAttribute(el, "title", typeof title === "string" ? plain(title) : null);
+    }
     // What was read last is not what is now: the state says since when.
     const sinceMs = server?.since_ms ?? state.sinceMs;
     /** @param {string} group @param {string} suffix */

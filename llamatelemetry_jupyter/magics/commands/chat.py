@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def configure(parser: Parser) -> None:
         "--json-schema", metavar="SCHEMA", help="a variable, a file or JSON text: the answer follows it"
     )
     parser.add_argument("--out", metavar="NAME", help="put the Answer into this variable")
+    parser.add_argument("--capture", action="store_true", help="record this prompt and its answer in the span")
     parser.add_argument("--raw", action="store_true", help="send {{name}} as it is")
 
 
@@ -64,7 +66,10 @@ def run(session: Session, args: argparse.Namespace) -> Answer:
     chat = _conversation(session, engine, go_on=args.go_on)
     view = _View(session.shell)
     try:
-        answer = chat.ask(prompt.strip(), on_event=view.event, **{k: v for k, v in options.items() if v is not None})
+        with _capturing(args.capture):
+            answer = chat.ask(
+                prompt.strip(), on_event=view.event, **{k: v for k, v in options.items() if v is not None}
+            )
     except KeyboardInterrupt as interrupt:
         if engine.last is None:
             raise
@@ -95,6 +100,12 @@ def _conversation(session: Session, engine: InferenceEngine, *, go_on: bool) -> 
         known.engine = engine
         return known
     return _kept.put(session, Chat(engine))
+
+
+def _capturing(wanted: bool) -> AbstractContextManager[None]:
+    from ...telemetry import privacy
+
+    return privacy.capturing() if wanted else nullcontext()
 
 
 def _keep(session: Session, view: _View, answer: Answer, out: str | None) -> None:

@@ -28,7 +28,8 @@ def run(session: Session, args: argparse.Namespace) -> Table:
     shown = session.chosen(args.name)
     manager = session.managers.get(shown.name if shown else args.name or "default")
     table = status_table(session.snapshot(server=args.name), manager.last_crash if manager else None)
-    return replace(table, rows=(*table.rows, *_more(session, shown.name if shown else None)))
+    lost = [("spans", said)] if (said := session.spans.trouble()) else []
+    return replace(table, rows=(*table.rows, *lost, *_more(session, shown.name if shown else None)))
 
 
 def _more(session: Session, shown: str | None) -> list[tuple[str, str]]:

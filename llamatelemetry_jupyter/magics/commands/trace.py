@@ -33,9 +33,8 @@ def select(session: Session, trace_id: str | None) -> Sequence[SpanRow]:
     if trace_id is None:
         last = session.spans.rows(last=1)
         return session.spans.rows(trace_id=last[-1].trace_id) if last else []
-    known = {row.trace_id for row in session.spans.rows()}
-    found = [one for one in known if one.startswith(trace_id.lower())]
+    found = session.spans.traces(trace_id.lower())
     if len(found) == 1:
         return session.spans.rows(trace_id=found[0])
-    said = f"{len(found)} traces begin with" if found else "there is no trace"
+    said = "several traces begin with" if found else "there is no trace"
     raise CommandError(f"{said} {trace_id!r}", hint="%llama spans")
