@@ -114,7 +114,7 @@ class SpanFile:
         """Write facts about the session (JSON by name) without any row."""
         connection = self._open()
         with connection:
-            connection.executemany(_ABOUT, about.items())
+            _insert(connection, _ABOUT, list(about.items()))
 
     def update(self, rows: Sequence[tuple[int, Fields]]) -> None:
         """Write energy, peak memory and attributes of ``(number, row)`` pairs."""

@@ -157,9 +157,10 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
         Figure(
             "context", "engine itself", "what its process holds less what it announced: code, heap, GPU context; "
             "a difference, so an estimate", "B", "resident memory, or NVML per process, less the log",
-            "owners of the engine add up to its resident memory",
+            "owners of the engine add up to its memory, with its share of shared pages",
         ),
-        Figure("kernel", "this kernel", "resident memory of the kernel's process", "B", _PROC, "psutil"),
+        Figure("kernel", "this kernel", "memory of the kernel's process, with its share of shared pages", "B", _PROC,
+               "psutil"),
         Figure("other", "other processes", "memory in use that is nobody's above", "B", _PROC,
                _SUM),
         Figure("unknown", "not attributed", "memory of a GPU that the driver names no process for", "B",
