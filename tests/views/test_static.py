@@ -115,5 +115,14 @@ def test_hostile_text_is_shown_as_text(word):
 def test_figures_of_the_servers_table_say_what_they_are():
     table = status_table(snapshot(**session()))
     said = {row[0] for row in table.rows if row[0] in table.titles}
-    assert {"slots", "context", "last call", "calls", "spans", "  weights", "  KV cache", "  this kernel: python"} <= said
+    assert {
+        "slots",
+        "context",
+        "last call",
+        "calls",
+        "spans",
+        "  weights",
+        "  KV cache",
+        "  this kernel: python",
+    } <= said
     assert f'<tr title="{unescape(table.titles["calls"])}">' in unescape(table._repr_html_())
