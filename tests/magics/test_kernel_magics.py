@@ -20,7 +20,8 @@ class Kernel:
 
     def run(self, code, *, during=None, timeout=90):
         """``(reply, outputs)``; ``during(outputs)`` is called after each message until it returns true."""
-        request = self.client.execute(code, store_history=True)
+        # After an error ipykernel aborts what comes at once; these cells are all meant to run.
+        request = self.client.execute(code, store_history=True, stop_on_error=False)
         outputs, displays = [], {}
         while True:
             message = self.client.get_iopub_msg(timeout=timeout)
