@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -67,7 +68,9 @@ def world(model_path, tmp_path_factory):
     telemetry = Telemetry(store)
     proxy = wish = None
     try:
-        handle = manager.start(ServerSettings(model=str(model_path), ctx=CTX, slots=SLOTS))
+        # A copy of its own: of pages that other engines of these tests map too, each would have its share only.
+        model = shutil.copy(model_path, tmp_path_factory.mktemp("model"))
+        handle = manager.start(ServerSettings(model=str(model), ctx=CTX, slots=SLOTS))
         sampler.start()
         wish = sampler.want(10)
         until(lambda: sampler.source.latest().servers)
