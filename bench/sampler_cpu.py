@@ -38,7 +38,7 @@ _ASK = f"""
 import sys, time
 sys.path.insert(0, {str(_TESTS)!r})
 from gpu.replay import Replay
-from llamatelemetry_jupyter.gpu.nvml import Nvml
+from llamatelemetry_jupyter.gpu.nvml import Nvml, Reading
 replay = Replay("t4x2")
 class Constant:
     def __getattr__(self, name):
@@ -58,7 +58,9 @@ seen = [(0, 0), (0, 0)]
 turn = 0
 while True:
     for index, gpu in enumerate(nvml.gpus):
-        nvml.read(gpu, slow=turn % 5 == 0)
+        nvml.read(gpu, None if turn % 5 == 0 else Reading())
+        if turn % 5:
+            continue
         util, power = nvml.activity(gpu, seen[index])
         if sys.argv[1] == "replay":
             seen[index] = (max([seen[index][0], *(t for t, _ in util)]), max([seen[index][1], *(t for t, _ in power)]))

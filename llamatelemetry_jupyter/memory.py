@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
+# What the system can take back of a control group's memory: lines of its memory.stat.
+_RECLAIMABLE = (b"active_file ", b"inactive_file ", b"slab_reclaimable ")
+_RECLAIMABLE_V1 = (b"total_active_file ", b"total_inactive_file ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class HostMemory:
 
             found = psutil.virtual_memory()
             return Memory(int(found.total), int(found.available))
-        values = dict(line.split(b":", 1) for line in self._meminfo.read().splitlines() if b":" in line)
-        total, available = (int(values[k].split()[0]) * 1024 for k in (b"MemTotal", b"MemAvailable"))
+        text = self._meminfo.read()
+        total, available = (_number(text, key) * 1024 for key in (b"MemTotal:", b"MemAvailable:"))
         return Memory(total, available)
 
 
@@ -86,12 +89,19 @@ class Limit:
 
     def read(self) -> tuple[int | None, int]:
         """The limit, and the part of the used memory that the system cannot take back."""
-        stat = dict(line.split() for line in self._stat.read().splitlines())
-        prefix = b"" if self._unified else b"total_"
-        reclaimable = sum(int(stat.get(prefix + k, 0)) for k in (b"active_file", b"inactive_file"))
-        if self._unified:
-            reclaimable += int(stat.get(b"slab_reclaimable", 0))
+        stat = self._stat.read()
+        kinds = _RECLAIMABLE if self._unified else _RECLAIMABLE_V1
+        reclaimable = sum(_number(stat, kind) for kind in kinds)
         return self.limit(), max(0, int(self._used.read()) - reclaimable)
+
+
+def _number(text: bytes, key: bytes) -> int:
+    """The number after ``key`` at the beginning of a line, 0 where there is no such line."""
+    start = 0 if text.startswith(key) else text.find(b"\n" + key) + 1
+    if not start and not text.startswith(key):
+        return 0
+    end = text.find(b"\n", start)
+    return int(text[start + len(key) : end if end >= 0 else None].split()[0])
 
 
 def find_limit(membership: Path, cgroups: Path) -> Limit | None:

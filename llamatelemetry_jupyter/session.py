@@ -307,12 +307,13 @@ class Session:
 
         In an older one its slot looks busy, and what the call took is not known yet.
         """
+        from .telemetry.join import complete_ns
+
         last = self.spans.rows(last=1)
         deadline = time.monotonic() + _SETTLE_S
         while last and self.handles() and self.sampler.alive and time.monotonic() < deadline:
             latest = self.samples.latest()
-            newest = [d.t_ns[-1] for d in latest.devices] + [s.t_ns[-1] for s in latest.servers]
-            if latest.servers and min(newest) > last[0].end_ns:
+            if latest.servers and min(complete_ns(latest), *(s.t_ns[-1] for s in latest.servers)) > last[0].end_ns:
                 self.spans.flush()
                 return
             time.sleep(0.05)

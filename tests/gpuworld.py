@@ -23,6 +23,7 @@ class World:
         self.replay = replay
         self.sampler = Sampler(KERNEL, 1.0, folder, lambda: Nvml(replay, now=lambda: replay.now_s))
         self.reader = RingReader(folder / f"{KERNEL.stem}.ring")
+        self._wish = self.reader.want(10)
 
     def rows(self):
         return {d.device: d.row(0) for d in self.reader.latest().devices}

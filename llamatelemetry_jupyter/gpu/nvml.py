@@ -157,16 +157,16 @@ class Nvml:
             f"{capability[0]}.{capability[1]}" if capability else None,
         )
 
-    def read(self, gpu: Gpu, *, slow: bool = True) -> Reading:
+    def read(self, gpu: Gpu, before: Reading | None = None) -> Reading:
         """What the GPU says now; raises nothing, a lost GPU reads n/a everywhere.
 
-        Without ``slow``, ``processes`` and ``temp_c`` are ``None``: they change seldom, and cost most.
+        ``processes`` and ``temp_c``, which change seldom and cost most, are those of ``before`` where it is given.
         """
         memory = self._memory(gpu)
         if memory is None:
             return Reading()
         used, total, free = int(memory.used), int(memory.total), int(memory.free)
-        listed = self._processes(gpu) if slow else None
+        listed = self._processes(gpu) if before is None else before.processes
         if gpu.mig:
             # Utilisation, power, energy and temperature exist for the whole GPU only: here they would count twice.
             return Reading(used, total, free, processes=listed)
@@ -179,7 +179,7 @@ class Nvml:
             mem_util=rates.memory / 100 if rates is not None else None,
             power_w=_scaled(self.ask(gpu, "nvmlDeviceGetPowerUsage"), 1e-3),
             energy_j=_scaled(self.ask(gpu, "nvmlDeviceGetTotalEnergyConsumption"), 1e-3),
-            temp_c=_scaled(self.ask(gpu, "nvmlDeviceGetTemperature", 0), 1.0) if slow else None,
+            temp_c=_scaled(self.ask(gpu, "nvmlDeviceGetTemperature", 0), 1.0) if before is None else before.temp_c,
             processes=listed,
         )
 

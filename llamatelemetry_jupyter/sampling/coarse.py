@@ -26,8 +26,7 @@ class Coarse:
 
     def __init__(self, put: Callable[[int, int, bytes], None]) -> None:
         self.put = put
-        self._devices: dict[str, list[DeviceSample]] = {}
-        self._servers: dict[str, list[ServerSample]] = {}
+        self._gathered: list[DeviceSample | ServerSample] = []
         self._bucket = 0
 
     def add(self, sample: DeviceSample | ServerSample) -> None:
@@ -36,19 +35,22 @@ class Coarse:
         if bucket > self._bucket:
             self.flush()
             self._bucket = bucket
-        # One that comes a little late counts into the bucket that is open.
-        if isinstance(sample, ServerSample):
-            self._servers.setdefault(sample.server, []).append(sample)
-        else:
-            self._devices.setdefault(sample.device, []).append(sample)
+        self._gathered.append(sample)  # one that comes a little late counts into the bucket that is open
 
     def flush(self) -> None:
         """Write what is gathered: its time is over, or the sampler ends."""
-        for device in self._devices.values():
+        devices: dict[str, list[DeviceSample]] = {}
+        servers: dict[str, list[ServerSample]] = {}
+        for one in self._gathered:
+            if isinstance(one, ServerSample):
+                servers.setdefault(one.server, []).append(one)
+            else:
+                devices.setdefault(one.device, []).append(one)
+        for device in devices.values():
             self.put(records.KIND[DeviceSample], device[-1].t_ns, _device(device))
-        for server in self._servers.values():
+        for server in servers.values():
             self.put(records.KIND[ServerSample], server[-1].t_ns, _server(server))
-        self._devices, self._servers = {}, {}
+        self._gathered = []
 
 
 def _device(samples: Sequence[DeviceSample]) -> bytes:

@@ -71,12 +71,7 @@ class _Rows:
         return _Rows(self.raw[which], self.kind[which], self.t_ns[which])
 
     def as_(self, kind: np.dtype[Any]) -> Array:
-        width = kind.itemsize
-        if self.raw.shape[1] < width:  # the last bytes of a record that is shorter than the fields are zeros
-            filled = np.zeros((len(self.raw), width), np.uint8)
-            filled[:, : self.raw.shape[1]] = self.raw
-            return filled.view(kind)[:, 0]
-        return np.ascontiguousarray(self.raw[:, :width]).view(kind)[:, 0]
+        return np.ndarray((len(self.raw),), kind, self.raw, 0, self.raw.strides[:1])
 
     def decoded(self) -> list[ActivitySample]:
         found = [records.decode(row.tobytes()[12:]) for row in self.raw]
@@ -111,8 +106,9 @@ class _Table:
         there = (heads["seq"] == numbers + 1) & (times >= t0_ns) & (times <= t1_ns)
         numbers, heads = numbers[there], heads[there]
         width = SLOT.size + min(int(heads["length"].max(initial=0)), tier.slot_bytes - SLOT.size)
+        width = max(width, min(parts.WIDEST, tier.slot_bytes))
         slots = numbers % tier.capacity
-        raw = self._raw[:, :width][slots]
+        raw = self._copied(slots, width)
         found = _Rows(raw, heads["kind"], heads["t_ns"])
         # A writer makes the sequence invalid before anything else: what still has it was not touched while we copied.
         whole = self._heads["seq"][slots] == numbers + 1
@@ -123,7 +119,14 @@ class _Table:
                 self._checked[slots[index]] = numbers[index] + 1
             else:
                 whole[index] = False
-        return found.only(whole)
+        return found if whole.all() else found.only(whole)
+
+    def _copied(self, slots: Array, width: int) -> Array:
+        """The first bytes of some slots; those that lie one after the other, in one piece."""
+        table = self._raw[:, :width]
+        if len(slots) and int(slots[-1]) - int(slots[0]) == len(slots) - 1:
+            return table[int(slots[0]) : int(slots[-1]) + 1].copy()
+        return table[slots]
 
 
 def _by_name(old: _Rows, new: _Rows, kind: int, *, rough: bool) -> list[tuple[str, _Rows, _Rows]]:

@@ -1,7 +1,7 @@
 """The GPUs of a sampler, read off its main thread, so that one that does not answer delays nobody else.
 
-GPUs that answer share a thread: one after the other they cost half of what they do on threads of their own. One that is
-late keeps that thread for itself from then on, and the others go on at once on a new one.
+GPUs that answer share a thread, which keeps its own time: a reading wakes one thread and no other. A GPU that is late
+keeps that thread for itself from then on, and the others go on at once on a new one.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from .. import clock
 from ..gpu.nvml import Gpu, Nvml, Point, Reading
 from ..values import ActivitySample, DeviceInfo, DeviceSample
+from . import pace
 from .records import Sample
 
 #: A reading that takes longer is n/a until it comes.
 LATE_S = 1.0
 _REVIVE_S = 1.0
-# Processes and temperature need not be read more often.
+# Processes and temperature need not be read more often, and what the driver has measured by itself waits that long.
 _SLOW_S = 0.45
 # Readings of the driver's own are believed if they are from the last minute; a wall clock that was set by more than
 # this in between makes their times meaningless.
@@ -28,19 +28,21 @@ _OLDEST_NS, _STEPPED_NS = 60_000_000_000, 50_000_000
 
 
 class Gpus:
-    """Finds the GPUs, reads them when told to, and finds them again after a restart of the driver.
+    """Finds the GPUs, reads them ``hz()`` times a second, and finds them again after a restart of the driver.
 
     ``make`` turns a reading into a sample, on the thread that has read; ``write`` takes it. ``described`` is called, on
-    any thread, when names and sizes are known. :meth:`tick` never waits for a GPU.
+    any thread, when names and sizes are known. :meth:`look` never waits for a GPU.
     """
 
     def __init__(
         self,
+        hz: Callable[[], float],
         make: Callable[[str, Reading], DeviceSample],
         write: Callable[[Sample], None],
         described: Callable[[], None],
         open_nvml: Callable[[], Nvml] = Nvml,
     ) -> None:
+        self._hz = hz
         self._make, self._write, self._described, self._open = make, write, described, open_nvml
         self._watches: tuple[_Watch, ...] = ()
         self._workers: tuple[_Worker, ...] = ()
@@ -65,20 +67,14 @@ class Gpus:
         """As :attr:`.Nvml.mismatch_s`."""
         return self._nvml.mismatch_s if self._nvml is not None else 0.0
 
-    def tick(self) -> None:
-        """Have every GPU read that is not being read already; one that is late gets a sample without figures."""
+    def look(self) -> None:
+        """Write a sample without figures for a GPU that is late, and have the others read without it."""
         for worker in self._workers:
-            if (late := worker.tick()) is None:
+            if (late := worker.late()) is None:
                 continue
             if others := worker.leave(late):
-                self._add(others)
+                self._workers = (*self._workers, _Worker(others, self._hz))
             self._write(late.seen(DeviceSample(clock.now_ns(), late.gpu.device, None, None)))
-
-    def _add(self, watches: Sequence[_Watch]) -> None:
-        """A thread for some GPUs, which are read at once."""
-        made = _Worker(watches)
-        self._workers = (*self._workers, made)
-        made.tick()
 
     def _run(self) -> None:
         nvml = self._nvml = self._open()
@@ -87,14 +83,14 @@ class Gpus:
             if known.keys() != set(nvml.gpus):
                 self._watches = tuple(known.get(gpu) or _Watch(gpu, nvml, self) for gpu in nvml.gpus)
                 if fresh := [watch for watch in self._watches if watch.gpu not in known]:
-                    self._add(fresh)
+                    self._workers = (*self._workers, _Worker(fresh, self._hz))
             time.sleep(_REVIVE_S)
             nvml.revive()
 
-    def heard(self, watch: _Watch, reading: Reading, points: tuple[list[Point], list[Point]]) -> None:
+    def heard(self, watch: _Watch, reading: Reading, activity: ActivitySample | None) -> None:
         """Write what a watch has read."""
-        # In this order: who finds a sample finds all that the driver had measured until then.
-        if (activity := watch.activity(*points)) is not None:
+        # In this order: who finds a sample finds what the driver had measured until half a second before.
+        if activity is not None:
             self._write(activity)
         self._write(watch.seen(self._make(watch.gpu.device, reading)))
 
@@ -104,21 +100,16 @@ class Gpus:
 
 
 class _Worker:
-    """A thread that reads some GPUs when told to."""
+    """A thread that reads some GPUs, one after the other, ``hz()`` times a second."""
 
-    def __init__(self, watches: Sequence[_Watch]) -> None:
+    def __init__(self, watches: Sequence[_Watch], hz: Callable[[], float]) -> None:
         self._watches = tuple(watches)
-        self._go = threading.Event()
-        self._busy = False
+        self._hz = hz
         self._reading: tuple[_Watch, float] | None = None
         threading.Thread(target=self._run, name="gpu readings", daemon=True).start()
 
-    def tick(self) -> _Watch | None:
-        """Read now, unless the last reading still runs; the GPU that is late, if one is."""
-        if not self._busy:
-            self._busy = True
-            self._go.set()
-            return None
+    def late(self) -> _Watch | None:
+        """The GPU whose reading takes too long, if there is one."""
         reading = self._reading
         return reading[0] if reading is not None and time.monotonic() - reading[1] > LATE_S else None
 
@@ -129,16 +120,15 @@ class _Worker:
         return others
 
     def _run(self) -> None:
+        begun = time.monotonic()
         while True:
-            self._go.wait()
-            self._go.clear()
             for watch in self._watches:
                 self._reading = (watch, time.monotonic())
                 watch.read()
                 if watch not in self._watches[:-1]:
                     break  # it was late: the others have been given away
             self._reading = None
-            self._busy = False
+            begun = pace.wait(begun, self._hz)
 
 
 class _Watch:
@@ -165,17 +155,11 @@ class _Watch:
         if self.info is None and (info := self._nvml.info(self.gpu)) is not None:
             self.info = info
             self._owner.described()
-        self._owner.heard(self, self._read(), self._nvml.activity(self.gpu, self._seen_us))
-
-    def _read(self) -> Reading:
-        """A reading whose processes and temperature are of now or of half a second ago."""
-        slow = (now := time.monotonic()) - self._slow_at > _SLOW_S
-        reading = self._nvml.read(self.gpu, slow=slow)
-        if slow:
-            self._slow_at, self._slow = now, reading
-        elif reading.used_bytes is not None:
-            reading = replace(reading, processes=self._slow.processes, temp_c=self._slow.temp_c)
-        return reading
+        if (now := time.monotonic()) - self._slow_at <= _SLOW_S:
+            self._owner.heard(self, self._nvml.read(self.gpu, self._slow), None)
+            return
+        self._slow_at, self._slow = now, self._nvml.read(self.gpu)
+        self._owner.heard(self, self._slow, self.activity(*self._nvml.activity(self.gpu, self._seen_us)))
 
     def activity(self, util: list[Point], power: list[Point]) -> ActivitySample | None:
         """The driver's own readings by our clock; what can't be from the last minute is dropped."""

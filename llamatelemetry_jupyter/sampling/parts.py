@@ -59,6 +59,8 @@ COARSE_SERVER = np.dtype(
         ("output", "i8", (2,)),
     ]
 )
+#: So many bytes of a slot any of them may look at.
+WIDEST = max(kind.itemsize for kind in (FINE_DEVICE, FINE_SERVER, COARSE_DEVICE, COARSE_SERVER))
 _OWNER = np.dtype([("owner", "u1"), ("_0", "V7"), ("bytes", "i8"), ("_1", f"V{records.OWNER.size - 16}")])
 
 

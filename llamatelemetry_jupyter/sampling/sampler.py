@@ -20,9 +20,8 @@ from pathlib import Path
 from .. import clock
 from ..environment import process_start, runtime_dir
 from ..gpu.nvml import Nvml, Reading
-from ..gpu.owners import Engine, Held, ProcessBytes, gpu_owners, host_owners, visible
+from ..gpu.owners import Engine, ProcessBytes, gpu_owners, host_owners, visible
 from ..values import DeviceSample, OwnerBytes, ServerHandle, ServerSample
-from . import pace
 from .gpus import Gpus
 from .host import Host
 from .kernel import KernelFile
@@ -33,9 +32,11 @@ from .server import ServerWatch
 _STALE_S = 86400.0
 _MOST_BYTES = 256 << 20
 _HISTORY = 3600
-# How often these are looked at, however often GPUs are read: whether the kernel lives, whether the ring has its place,
-# whether a server's file was written in place, what the host's memory holds. Each costs as much as a GPU.
-_LOOK_S, _KEEP_S, _STATES_S, _HOST_S = 0.9, 2.0, 0.45, 0.45
+# Our own tick; how often GPUs and servers are read is their threads' affair.
+_TICK_S = 0.5
+# How often these are looked at: whether the kernel lives, whether the ring has its place, whether a server's file was
+# written in place, what the host's memory holds while somebody wants more than a reading a second.
+_LOOK_S, _KEEP_S, _STATES_S, _HOST_S = 5.0, 2.0, 0.45, 0.45
 # So long the driver may be another than our library before we start anew to load the new one.
 _OUTDATED_S = 60.0
 
@@ -72,6 +73,15 @@ class _Served:
         return Engine(handle.name, handle.pid, handle.buffers, self.watch.kv_fill, visible(devices, self.cuda_visible))
 
 
+@dataclass(frozen=True, slots=True)
+class _Owned:
+    """Owners of a GPU's memory as they were at ``t_ns``, when its reading was ``key``."""
+
+    t_ns: int
+    key: tuple[object, ...]
+    owners: tuple[OwnerBytes, ...]
+
+
 class Sampler:
     """One kernel's sampler; :meth:`run` returns when the kernel is gone."""
 
@@ -81,19 +91,19 @@ class Sampler:
         self._host = Host()
         self._host_info = self._host.info()
         self._host_at = -math.inf
+        self._kernel_seen = False
         self._followed: Sequence[ServerHandle] | None = None
-        self._held: dict[str, tuple[float, tuple[Held, ...]]] = {}
-        self._owned: dict[str, tuple[tuple[object, ...], tuple[OwnerBytes, ...]]] = {}
+        self._owned: dict[str, _Owned] = {}
         self._states = StateFiles(folder, parent.stem)
         self._kernel = KernelFile(folder, parent.stem)
         self._served: dict[str, _Served] = {}
         self._used: dict[str, deque[tuple[int, int]]] = {}
         self._ring.describe((self._host_info,))
-        self._gpus = Gpus(self._sample_gpu, self._ring.write, self._describe, open_nvml)
+        self._gpus = Gpus(lambda: self._ring.wanted_hz, self._sample_gpu, self._ring.write, self._describe, open_nvml)
         self._gpus.start()
 
     def run(self) -> None:
-        """Sample at the wanted rate; a tick that took too long is not made up for."""
+        """Sample until the kernel is gone."""
         try:
             self._run()
         finally:
@@ -103,7 +113,7 @@ class Sampler:
         begun = time.monotonic()
         looked = kept = -math.inf
         while True:
-            if begun - looked > _LOOK_S:
+            if begun - looked > _LOOK_S or not self._kernel_seen:
                 looked = begun
                 if not self._parent.alive():
                     return
@@ -114,16 +124,22 @@ class Sampler:
                     self._ring.keep()
             if self._gpus.mismatch_s > _OUTDATED_S:
                 os.execv(sys.executable, sys.orig_argv)  # ourselves: the same process, with the new library
-            begun = pace.wait(begun, lambda: self._ring.wanted_hz)
+            time.sleep(max(0.0, begun + _TICK_S - time.monotonic()))
+            begun = time.monotonic()
 
     def tick(self) -> None:
-        """One reading of everything; GPUs and servers are read by threads of their own, which this never waits for."""
+        """Read the host, and see to GPUs and servers: threads of their own read them, which this never waits for."""
         self._ring.beat()
         self._follow(self._states.read())
-        if (now := time.monotonic()) - self._host_at > _HOST_S:
+        due_s = _HOST_S if self._ring.wanted_hz > MIN_HZ else 2 * _HOST_S
+        if (now := time.monotonic()) - self._host_at > due_s:
             self._host_at = now
-            self._ring.write(self._sample_host())
-        self._gpus.tick()
+            host = self._sample_host()
+            if (
+                self._kernel_seen or self._parent.alive()
+            ):  # what a kernel leaves shows what it held, not that it is gone
+                self._ring.write(host)
+        self._gpus.look()
         for served in self._served.values():
             if (late := served.watch.late()) is not None:
                 self._ring.write(late)
@@ -160,6 +176,7 @@ class Sampler:
             if held is not None:
                 engines.append((served.engine(self._gpus.devices), held))
         kernel = self._host.resident(self._parent.pid, self._parent.start)
+        self._kernel_seen = kernel is not None
         others = self._host.others({self._parent.pid, *(held.pid for _, held in engines)})
         owners = host_owners(memory.total_bytes, memory.available_bytes, engines, kernel, others)
         free = sum(o.bytes for o in owners if o.owner == "free")
@@ -174,12 +191,11 @@ class Sampler:
         used, total = reading.used_bytes, reading.total_bytes
         if used is None or total is None:
             return DeviceSample(now, device, None, None)
-        devices = self._gpus.devices
-        held = self._held_by_kernel(device, devices)
-        history = self._used.setdefault(device, deque(maxlen=_HISTORY))
-        others = used - sum(h.bytes for h in held)
-        if not history or others != history[-1][1] or now - history[-1][0] >= 1_000_000_000:
-            history.append((now, others))
+        # While its memory stays as it is, owners of half a second ago will do.
+        key = (used, reading.free_bytes, reading.processes)
+        known = self._owned.get(device)
+        if known is None or known.key != key or now - known.t_ns > _STATES_S * 1e9:
+            known = self._owned[device] = _Owned(now, key, self._gpu_owners(device, reading, now))
         return DeviceSample(
             now,
             device,
@@ -190,29 +206,19 @@ class Sampler:
             reading.power_w,
             reading.energy_j,
             reading.temp_c,
-            self._gpu_owners(device, devices, reading, held),
+            known.owners,
         )
 
-    def _held_by_kernel(self, device: str, devices: Sequence[str]) -> tuple[Held, ...]:
-        """What the kernel's libraries hold on a GPU, of now or of half a second ago."""
-        at, held = self._held.get(device, (-math.inf, ()))
-        if (now := time.monotonic()) - at > _STATES_S:
-            held = self._kernel.held(device, devices)
-            self._held[device] = (now, held)
-        return held
-
-    def _gpu_owners(
-        self, device: str, devices: Sequence[str], reading: Reading, held: tuple[Held, ...]
-    ) -> tuple[OwnerBytes, ...]:
-        """Owners of a GPU's memory; those of the reading before when nothing has changed."""
+    def _gpu_owners(self, device: str, reading: Reading, now_ns: int) -> tuple[OwnerBytes, ...]:
         used, total, listed = reading.used_bytes or 0, reading.total_bytes or 0, reading.processes
+        devices = self._gpus.devices
+        held = self._kernel.held(device, devices)
+        history = self._used.setdefault(device, deque(maxlen=_HISTORY))
+        others = used - sum(h.bytes for h in held)
+        if not history or others != history[-1][1] or now_ns - history[-1][0] >= 1_000_000_000:
+            history.append((now_ns, others))
         here = [s for s in list(self._served.values()) if s.here]
-        engines = [s.engine(devices) for s in here]
         before = [s.before[device] for s in here if device in s.before]
-        seen = (used, total, reading.free_bytes, listed, engines, before, held)
-        known = self._owned.get(device)
-        if known is not None and known[0] == seen:
-            return known[1]
         trusted = listed is not None and all(process_start(p.pid) is not None for p in listed)
         if trusted and listed is not None:
             listed = tuple(ProcessBytes(p.pid, p.bytes, _comm(p.pid)) for p in listed)
@@ -222,14 +228,15 @@ class Sampler:
             total=total,
             free=reading.free_bytes if reading.free_bytes is not None else total - used,
             processes=listed,
-            engines=engines,
+            engines=[s.engine(devices) for s in here],
             kernel_pid=self._parent.pid,
             trusted=trusted,
             before=before[0] if len(before) == 1 else None,
             held=held,
         )
-        self._owned[device] = (seen, owners)
-        return owners
+        # The very same tuple while nothing changes: then its record need not be made again.
+        known = self._owned.get(device)
+        return known.owners if known is not None and known.owners == owners else owners
 
     def _before(self, handle: ServerHandle) -> dict[str, int]:
         """Used memory of each GPU just before a server's process started, where we were there to see it."""

@@ -16,6 +16,7 @@ from ._interval import GAP_NS, Levels, highest, increase, integral, mean_level
 _ENGINE = frozenset({"weights", "kv", "compute", "output", "context"})
 #: Times of readings, and what engines held then.
 _Held: TypeAlias = "tuple[Sequence[int], Sequence[int | None]]"
+_LATE_NS = 500_000_000
 _HERE = ("127.", "localhost:", "::1:", "[::1]:")
 
 
@@ -62,6 +63,15 @@ def fill(rows: Sequence[SpanRow], source: SampleSource) -> list[SpanRow]:
             found = readings.during(row.start_ns, row.end_ns)
             filled[index] = _with(row, dataclasses.replace(found, peak_bytes=peaks.get(row.trace_id)))
     return filled
+
+
+def complete_ns(latest: Samples) -> int:
+    """Until when all readings are there, by the newest of each device; 0 without any.
+
+    What a GPU's driver has measured by itself comes half a second later than its own readings.
+    """
+    ends = (one.t_ns[-1] - (0 if one.device == "host" else _LATE_NS) for one in latest.devices if one.t_ns)
+    return min(ends, default=0)
 
 
 class Readings:

@@ -26,7 +26,7 @@ from ._packed import Fields, fields, make, row, unpack
 from ._reading import SpanReader
 from ._recent import Maker, Recent, as_dict
 from .gaps import encode
-from .join import fill
+from .join import complete_ns, fill
 from .latency import Latency
 from .recorded import RecordedSpans
 
@@ -217,13 +217,13 @@ class SpanStore(RecordedSpans):
         rows = [row for _, row in self._unjoined]
         family = self._family({row.trace_id for row in rows if row.parent_id is None}, {row.span_id for row in rows})
         try:
-            latest = [series.t_ns[-1] for series in self.samples.latest().devices if series.t_ns]
+            covered = complete_ns(self.samples.latest())
             filled = fill([*family, *rows], self.samples)[len(family) :]
         except Exception:  # noqa: BLE001 (whatever a source of samples does, rows are written)
             _log.exception("spans could not be joined with samples")
             self._unjoined = []
             return []
-        covered, now = min(latest, default=0), now_ns()
+        now = now_ns()
         changed: list[tuple[int, SpanRow]] = []
         waiting: list[tuple[int, SpanRow]] = []
         for (number, old), new in zip(self._unjoined, filled, strict=True):
