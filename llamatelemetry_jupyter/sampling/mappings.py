@@ -20,7 +20,7 @@ _MAPPING = re.compile(
 )
 _EVERY_S = 5.0
 #: The largest share of the time that a reading may take.
-_SHARE = 1 / 8000
+_SHARE = 1 / 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Mappings:
 
 
 class Rarely:
-    """When a costly reading is due: every 5 s at most, and never for more than 1 / 8000 of the time."""
+    """When a costly reading is due: every 5 s at most, and never for more than 1 / 4000 of the time."""
 
     def __init__(self) -> None:
         self._due = 0.0

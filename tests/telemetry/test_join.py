@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from llamatelemetry_jupyter.telemetry import semconv
-from llamatelemetry_jupyter.telemetry.join import fill
+from llamatelemetry_jupyter.telemetry.join import complete_ns, fill
 from llamatelemetry_jupyter.telemetry.store import SpanStore
 from llamatelemetry_jupyter.values import ActivitySeries, DeviceSample, OwnerBytes, Samples, SpanRow
 
@@ -180,3 +180,11 @@ def test_what_was_measured_is_still_there_when_the_file_is_opened_again(tmp_path
     store.close()
     (row,) = SpanStore(tmp_path / "spans.sqlite").rows()
     assert (row.energy_j, row.attributes["kept"], row.attributes[semconv.UTIL_MAX]) == (25.0, "yes", 0.5)
+
+
+def test_readings_are_complete_until_the_gpu_that_is_furthest_behind():
+    assert complete_ns(Samples()) == 0
+    newest = [DeviceSample(9_000_000_000, "host", 1, 2), DeviceSample(9_200_000_000, "GPU-1", 1, 2)]
+    assert complete_ns(Samples.of(newest[:1], ())) == 9_000_000_000
+    # What its driver has measured until 8.7 s has been read, later points perhaps not.
+    assert complete_ns(Samples.of(newest, ())) == 8_700_000_000
