@@ -37,7 +37,7 @@ DEFAULT = "default"
 
 _current: Session | None = None
 _lock = threading.Lock()
-_SETTLE_S, _FIRST_S = 1.2, 2.0
+_SETTLE_S, _FIRST_S = 1.2, 5.0
 
 
 class Closeable(Protocol):
@@ -199,14 +199,21 @@ class Session:
         return handle
 
     def _sampled(self) -> None:
-        """Wait for the sampler's first readings, 2 s at most: a call has energy only with a reading from before it."""
+        """Wait for a reading of each device that knows the server, 5 s at most.
+
+        A call has memory and energy only with a reading from before it.
+        """
         from .gpu.nvml import Nvml
 
         nvml = Nvml()
         expected = 1 + len(nvml.gpus)  # and the host
         nvml.close()
-        deadline = time.monotonic() + _FIRST_S
-        while self.sampler.alive and len(self.samples.latest().devices) < expected and time.monotonic() < deadline:
+        asked_ns, deadline = now_ns(), time.monotonic() + _FIRST_S
+        self.sampler.look()
+        while self.sampler.alive and time.monotonic() < deadline:
+            devices = self.samples.latest().devices
+            if len(devices) >= expected and all(d.t_ns[-1] > asked_ns for d in devices if d.device == "host"):
+                return
             time.sleep(0.02)
 
     def attach(
@@ -228,7 +235,9 @@ class Session:
             )
         self.sampler.start()
         manager = self.manager_of(name)
-        return manager.attach(url, api_key, timeout_s) if url is not None and not mine else manager.adopt(mine[0])
+        handle = manager.attach(url, api_key, timeout_s) if url is not None and not mine else manager.adopt(mine[0])
+        self._sampled()
+        return handle
 
     def stop(self, name: str | None = DEFAULT) -> tuple[ServerHandle, ...]:
         """Stop the server ``name``, with ``None`` all of them; returns those that were running."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import site
 import subprocess
@@ -63,8 +64,16 @@ class SamplerProcess:
         """As :meth:`.ring.RingReader.want`: more readings for a while, also across a restart."""
         return self.source.want(hz, linger_s)
 
+    def look(self) -> None:
+        """Have servers and the host's memory read at once, not at the sampler's next tick."""
+        with self._lock:
+            if self._process is not None and self._process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has died
+                    os.write(self._process.stdin.fileno(), b"\n")
+
     def _start(self) -> None:
         self._started = time.monotonic()
+        _close(self._process)
         leave_note(self.source.path, environment.kernel_id())
         pid, _, start = self.stem.partition("-")
         anchor = clock.anchor()
@@ -77,7 +86,7 @@ class SamplerProcess:
         try:
             self._process = subprocess.Popen(
                 [sys.executable or "python3", "-m", "llamatelemetry_jupyter.sampling", *options],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -94,6 +103,7 @@ class SamplerProcess:
             process, self._process = self._process, None
             if process is None:
                 return
+            _close(process)
             process.terminate()
             try:
                 process.wait(timeout_s)
@@ -104,6 +114,11 @@ class SamplerProcess:
     def publish(self) -> None:
         """Tell the sampler what this kernel's libraries hold on GPUs."""
         publish(self._folder, self.stem)
+
+
+def _close(process: subprocess.Popen[bytes] | None) -> None:
+    if process is not None and process.stdin is not None:
+        process.stdin.close()
 
 
 def _environ(folder: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import signal
 import sys
 import time
@@ -102,14 +103,14 @@ class Sampler:
         self._gpus = Gpus(lambda: self._ring.wanted_hz, self._sample_gpu, self._ring.write, self._describe, open_nvml)
         self._gpus.start()
 
-    def run(self) -> None:
+    def run(self, asked: Asked) -> None:
         """Sample until the kernel is gone."""
         try:
-            self._run()
+            self._run(asked)
         finally:
             self._ring.close()
 
-    def _run(self) -> None:
+    def _run(self, asked: Asked) -> None:
         begun = time.monotonic()
         looked = kept = -math.inf
         while True:
@@ -124,7 +125,8 @@ class Sampler:
                     self._ring.keep()
             if self._gpus.mismatch_s > _OUTDATED_S:
                 os.execv(sys.executable, sys.orig_argv)  # ourselves: the same process, with the new library
-            time.sleep(max(0.0, begun + _TICK_S - time.monotonic()))
+            if asked.within(begun + _TICK_S - time.monotonic()):
+                self._host_at = -math.inf
             begun = time.monotonic()
 
     def tick(self) -> None:
@@ -252,6 +254,24 @@ class Sampler:
         return found
 
 
+class Asked:
+    """Whether the kernel asks for a look now: a byte on the pipe ``fd``."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    def within(self, seconds: float) -> bool:
+        """Wait so long at most; true when it has asked. A closed pipe asks for nothing any more."""
+        if self._fd is None:
+            time.sleep(max(0.0, seconds))
+            return False
+        if not select.select([self._fd], [], [], max(0.0, seconds))[0]:
+            return False
+        if not os.read(self._fd, 4096):
+            self._fd = None
+        return True
+
+
 class StateFiles:
     """The servers of a kernel, from the files that its ServerManager writes."""
 
@@ -351,7 +371,7 @@ def main(arguments: Sequence[str]) -> int:
             os.setsid()
     folder = runtime_dir()
     remove_stale(folder)
-    Sampler(parent, hz, folder).run()
+    Sampler(parent, hz, folder).run(Asked(sys.stdin.fileno()))
     return 0
 
 

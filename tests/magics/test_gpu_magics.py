@@ -152,11 +152,14 @@ def test_a_call_beside_replayed_cards_has_their_energy_of_its_time(ipython, two_
         "%llama start --ctx 512",
         "%llama chat --max-tokens 8 Hello",
         "import time; from llamatelemetry_jupyter.session import current_session; spans = current_session().spans",
-        "until = time.time() + 20\nwhile spans.rows()[-1].energy_j is None and time.time() < until: time.sleep(0.1)",
-        "row = next(r for r in spans.rows() if r.name.startswith('chat'))",
+        "chat = lambda: next(r for r in spans.rows() if r.name.startswith('chat'))",
+        "until = time.time() + 20\nwhile chat().energy_j is None and time.time() < until: time.sleep(0.1)",
+        "row = chat()",
         "print('measured', row.energy_j > 0, row.attributes['llama_cpp.gpu.energy_source'], row.attributes['llama_cpp.gpu.util_max'])",
         "%llama trace",
         "%llama stop",
     )
     assert re.search(r"measured True counter [\d.]+", printed), printed
-    assert re.search(r"└─ chat .* peak [\d.]+ MiB, [\d.,]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed)
+    assert re.search(
+        r"└─ chat .* peak [\d.]+ MiB, [\d.,]+ J, [\d.e+]+ J/token \(whole GPU\), GPU busy \d+ %", printed
+    ), printed

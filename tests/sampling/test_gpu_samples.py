@@ -135,8 +135,8 @@ def test_a_driver_that_was_replaced_for_long_needs_a_new_process(world, monkeypa
     )
     seconds = iter(range(10, 200))
     moment = lambda: time.sleep(0.03) or float(next(seconds))  # noqa: E731
-    with pytest.raises(SystemExit):
-        there.sampler._run()
+    with open(os.devnull) as nobody, pytest.raises(SystemExit):
+        there.sampler._run(sampler.Asked(nobody.fileno()))
     assert started == [(sys.executable, sys.orig_argv)]
     assert there.replay.now_s > 60
 

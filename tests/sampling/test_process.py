@@ -56,6 +56,21 @@ def test_without_a_gpu_it_samples_the_host_whose_owners_sum_to_its_total(sampler
     assert sampler.source.devices()[0].device == "host"
 
 
+def test_a_look_that_is_asked_for_comes_before_the_next_tick(sampler):
+    sampler.look()  # before the start: nothing to ask
+    sampler.start()
+    until(lambda: sampler.source.latest().devices)
+    begun = time.monotonic()
+    for _ in range(20):
+        asked_ns = clock.now_ns()
+        sampler.look()
+        until(lambda: sampler.source.latest().devices[0].t_ns[-1] > asked_ns)  # noqa: B023
+    assert time.monotonic() - begun < 20 * 0.45  # what twenty ticks take
+    os.kill(sampler.pid, signal.SIGKILL)
+    until(lambda: not sampler.alive)
+    sampler.look()
+
+
 def test_starting_twice_is_one_process_and_stopping_leaves_the_past(sampler):
     sampler.start()
     first = sampler.pid
