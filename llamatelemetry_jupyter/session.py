@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .server.process import ServerManager
     from .telemetry.lifecycle import Lifecycle
     from .telemetry.metrics import Metrics, Point
+    from .telemetry.recorded import RecordedSpans
     from .telemetry.sessions import Sessions
     from .telemetry.store import SpanStore
     from .telemetry.tracer import Telemetry
@@ -111,6 +112,10 @@ class Session:
         from .telemetry.sessions import Sessions
 
         return Sessions(environment.data_dir() / "spans", self.spans.path)
+
+    def recorded(self, named: str | None) -> RecordedSpans:
+        """The spans of this session, of one before by its id or the beginning of that; raises CommandError."""
+        return self.spans if named in (None, "this") else self.sessions.open(named)
 
     @cached_property
     def telemetry(self) -> Telemetry:
@@ -370,10 +375,12 @@ class Session:
         for manager in self.managers.values():
             manager.close()
         self.release("receiver")
-        for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close"), ("metrics", "detach")):
+        for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()
         self.release("otlp")  # sends what ended last, which is joined with samples now
+        if "metrics" in self.__dict__:
+            self.metrics.detach()
         privacy.capture(None)
         self._on_refresh.clear()
         with _lock:

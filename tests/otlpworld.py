@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import threading
@@ -27,20 +28,33 @@ class Collector:
     arrived: threading.Event = field(default_factory=threading.Event)
 
     def requests(self) -> list[Any]:
-        from google.protobuf import json_format
+        """protobuf's own ``ExportTraceServiceRequest`` messages, in order of arrival."""
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+        return self._messages("/v1/traces", ExportTraceServiceRequest)
+
+    def metrics(self) -> list[Any]:
+        """protobuf's own ``ExportMetricsServiceRequest`` messages, in order of arrival."""
+        from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+        return self._messages("/v1/metrics", ExportMetricsServiceRequest)
+
+    def points(self) -> list[Any]:
+        """protobuf's own ``Metric`` messages, of the newest request only: counts are cumulative."""
+        newest = self.metrics()[-1]
+        return [m for r in newest.resource_metrics for scope in r.scope_metrics for m in scope.metrics]
+
+    def _messages(self, path: str, message: Any) -> list[Any]:
+        from google.protobuf import json_format
+
         found = []
-        for body, headers in zip(list(self.bodies), list(self.headers), strict=True):
+        for body, headers, where in zip(list(self.bodies), list(self.headers), list(self.paths), strict=False):
+            if not where.endswith(path):
+                continue
             if headers["content-type"] == "application/json":
-                data = json.loads(body)
-                for span in (s for r in data["resourceSpans"] for one in r["scopeSpans"] for s in one["spans"]):
-                    for name in ("traceId", "spanId", "parentSpanId"):
-                        if name in span:
-                            span[name] = __import__("base64").b64encode(bytes.fromhex(span[name])).decode()
-                found.append(json_format.ParseDict(data, ExportTraceServiceRequest()))
+                found.append(json_format.ParseDict(_base64(json.loads(body)), message()))
             else:
-                found.append(ExportTraceServiceRequest.FromString(body))
+                found.append(message.FromString(body))
         return found
 
     def spans(self) -> list[Any]:
@@ -48,6 +62,19 @@ class Collector:
         return [
             s for request in self.requests() for r in request.resource_spans for one in r.scope_spans for s in one.spans
         ]
+
+
+def _base64(found: Any) -> Any:
+    """OTLP's JSON with its hexadecimal ids in base64, as protobuf reads them."""
+    if isinstance(found, list):
+        return [_base64(one) for one in found]
+    if not isinstance(found, dict):
+        return found
+    ids = ("traceId", "spanId", "parentSpanId")
+    return {
+        name: base64.b64encode(bytes.fromhex(value)).decode() if name in ids else _base64(value)
+        for name, value in found.items()
+    }
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
@@ -75,7 +102,7 @@ def collector(port: int = 0) -> Iterator[Collector]:
             if status == 200:
                 world.paths.append(self.path)
                 world.headers.append({name.lower(): value for name, value in self.headers.items()})
-                world.bodies.append(body)
+                world.bodies.append(body)  # last: who finds a body finds the rest
             answer = world.answer if status == 200 else b"no, because of reasons"
             self.send_response(status)
             self.send_header("Content-Type", "application/x-protobuf" if status == 200 else "text/plain")

@@ -31,7 +31,7 @@ def cell(text, fails=False):
 
 cell("%load_ext llamatelemetry_jupyter")
 cell("import llamatelemetry_jupyter as lt\\n%llama start --ctx 512")
-cell(f"get_ipython().run_line_magic('llama', 'export otlp --endpoint {sys.argv[1]}')")
+cell(f"get_ipython().run_line_magic('llama', 'export otlp --metrics --endpoint {sys.argv[1]}')")
 cell("%%llama --max-tokens 12 --temperature 0 --out quiet\\nPROMPT. My token is TOKEN")
 cell("%%llama --max-tokens 12 --temperature 0 --out told --capture\\nCAPTURED. My token is TOKEN and my key NAMED")
 cell('''
@@ -93,6 +93,7 @@ def session(tmp_path_factory):
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         bodies = b"\n".join(world.bodies)
         assert len(world.spans()) >= 15
+        assert any(m.name == "gen_ai.client.token.usage" for m in world.points())
     return {"work": work, "run": run, "data": data, "printed": done.stdout + done.stderr, "bodies": bodies}
 
 

@@ -1,4 +1,4 @@
-"""Where spans are sent: the standard's environment variables, or an endpoint that was typed."""
+"""Where spans and metrics are sent: the standard's environment variables, or an endpoint that was typed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from .. import escape
 from ..errors import ExportError
 from ..secrets import remember
 
-_PATH = "/v1/traces"
-_ALL, _TRACES = "OTEL_EXPORTER_OTLP_", "OTEL_EXPORTER_OTLP_TRACES_"
+Signal: TypeAlias = Literal["traces", "metrics"]
+_ALL = "OTEL_EXPORTER_OTLP_"
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")  # 127.0.0.1.example.org is somebody else
 
 
@@ -42,23 +42,27 @@ class Destination:
         return _LOOPBACK.fullmatch(urlsplit(self.url).hostname or "") is not None
 
 
-def find(endpoint: str | None = None, environ: Mapping[str, str] = os.environ) -> Destination:
-    """The destination: ``endpoint``, else what the variables ``OTEL_EXPORTER_OTLP_*`` say.
+def find(
+    endpoint: str | None = None, environ: Mapping[str, str] = os.environ, signal: Signal = "traces"
+) -> Destination:
+    """The destination of a signal: ``endpoint``, else what the variables ``OTEL_EXPORTER_OTLP_*`` say.
 
-    ``endpoint`` and ``OTEL_EXPORTER_OTLP_ENDPOINT`` are bases, to which ``/v1/traces`` is added;
-    ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` is taken as it is. Raises ExportError that says what to type.
+    ``endpoint`` and ``OTEL_EXPORTER_OTLP_ENDPOINT`` are bases, to which ``/v1/traces`` or ``/v1/metrics`` is added;
+    ``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`` and ``…_METRICS_ENDPOINT`` are taken as they are. Raises ExportError that
+    says what to type.
     """
+    own_names = f"{_ALL}{signal.upper()}_"
 
     def variable(name: str) -> str:
-        return (environ.get(_TRACES + name) or environ.get(_ALL + name) or "").strip()
+        return (environ.get(own_names + name) or environ.get(_ALL + name) or "").strip()
 
-    url = endpoint or environ.get(f"{_TRACES}ENDPOINT") or environ.get(f"{_ALL}ENDPOINT")
+    url = endpoint or environ.get(f"{own_names}ENDPOINT") or environ.get(f"{_ALL}ENDPOINT")
     if not url:
         raise ExportError(
             "no endpoint is named, here or in OTEL_EXPORTER_OTLP_ENDPOINT",
             hint="%llama export otlp --endpoint http://localhost:4318",
         )
-    full = endpoint is None and bool(environ.get(f"{_TRACES}ENDPOINT"))
+    full = endpoint is None and bool(environ.get(f"{own_names}ENDPOINT"))
     protocol = variable("PROTOCOL") or "http/protobuf"
     if protocol not in ("http/protobuf", "http/json"):
         raise ExportError(
@@ -67,7 +71,7 @@ def find(endpoint: str | None = None, environ: Mapping[str, str] = os.environ) -
         )
     own = variable("CLIENT_CERTIFICATE"), variable("CLIENT_KEY")
     return Destination(
-        _address(url.strip(), full=full),
+        _address(url.strip(), signal, full=full),
         _headers(variable("HEADERS")),
         protocol,  # type: ignore[arg-type]
         variable("COMPRESSION").lower() == "gzip",
@@ -76,7 +80,7 @@ def find(endpoint: str | None = None, environ: Mapping[str, str] = os.environ) -
     )
 
 
-def _address(url: str, *, full: bool) -> str:
+def _address(url: str, signal: Signal, *, full: bool) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -88,9 +92,11 @@ def _address(url: str, *, full: bool) -> str:
         )
     if parts.password:
         remember(unquote(parts.password))
-    if full or parts.path.rstrip("/").endswith(_PATH):
+    if full:
         return url
-    return parts._replace(path=parts.path.rstrip("/") + _PATH).geturl()
+    # A base that was given with the path of a signal.
+    base = parts.path.rstrip("/").removesuffix("/v1/traces").removesuffix("/v1/metrics")
+    return parts._replace(path=f"{base}/v1/{signal}").geturl()
 
 
 def _headers(text: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from .receiver import unknown
 from .wire import Wire, from_row, plain, to_row
 
 if TYPE_CHECKING:
+    from .recorded import RecordedSpans
     from .store import SpanStore
 
 #: Ending → what such a file is.
@@ -48,15 +49,28 @@ def own_resource() -> dict[str, JSON]:
     return {name: plain(value) for name, value in found.attributes.items()}
 
 
-def write(path: Path, rows: Sequence[SpanRow], samples: SampleSource | None = None, *, everything: bool = False) -> int:
+def resource_of(spans: RecordedSpans) -> dict[str, JSON]:
+    """What the kernel of a session of before called itself; empty where its file does not say."""
+    told = [one.told for one in spans.descriptions() if one.kind == "kernel"]
+    return dict(told[-1]) if told else {}
+
+
+def write(
+    path: Path,
+    rows: Sequence[SpanRow],
+    resource: Mapping[str, JSON],
+    samples: SampleSource | None = None,
+    *,
+    everything: bool = False,
+) -> int:
     """Write ``rows`` as what the name's ending says; returns the file's bytes. It appears whole or not at all.
 
+    ``resource`` is what they are of where a row says nothing else, ``samples`` are the counters of a Chrome trace.
     Without ``everything`` content, paths and names of hosts are left out. Raises ExportError.
     """
     if path.suffix not in FORMS:
         known = ", ".join(f"{ending} ({what})" for ending, what in FORMS.items())
         raise ExportError(f"{_shown(path)} ends in none of {known}", hint="%llama export spans.jsonl")
-    resource = own_resource()
     if not everything:
         rows, resource = [privacy.outgoing(row) for row in rows], privacy.public(resource)
     part = path.with_name(f".{path.name}.{os.getpid()}.new")

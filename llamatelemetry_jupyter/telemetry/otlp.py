@@ -15,28 +15,24 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import escape
 from ..values import JSON, SpanRow
 from . import otlp_json, otlp_proto, privacy
 from .destination import Destination
+from .otlp_http import AT_FAULT, AWAY, TIMEOUT_S, Connection, Reply, said
 from .wire import from_row
 
 if TYPE_CHECKING:
     from .store import SpanStore
 
 _log = logging.getLogger(__name__)
-TIMEOUT_S = 2.0
 _FINAL_S = 5.0  # a row is joined with samples within 3.5 s; the SDK's batches wait as long
 _ROUND_S = 1.0
 _BATCH = 64  # 3 ms of CPU: a cell that runs meanwhile is later by no more
 _BREATH = 16  # rows, 0.5 ms
 _PAUSE_S = 2.0  # after the first failure; doubled by each further one
 _LONGEST_PAUSE_S = 60.0
-#: The batch itself is at fault and would be refused again; anything else may get better.
-_AT_FAULT = frozenset({400, 413, 422})
-_AWAY = frozenset({0, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +45,6 @@ class Progress:
     refused: int
     error: str | None
     running: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """``status`` is 0 without an answer, ``error`` why the batch was not taken."""
-
-    status: int
-    error: str | None = None
-    refused: int = 0
-    said: str = ""
-    pause_s: float = 0.0
 
 
 class Exporter:
@@ -85,7 +70,7 @@ class Exporter:
         self._failures = 0
         self._pause_s = 0.0
         self._seen: deque[tuple[float, int]] = deque()  # when how many rows were there
-        self._http: Any = None
+        self._http = Connection(destination)
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._deadline_s = 0.0
@@ -100,8 +85,12 @@ class Exporter:
         return self
 
     def probe(self) -> str | None:
-        """Why the receiver does not take spans now, ``None`` when it does; sends a request without spans."""
-        return self._post([]).error
+        """Why the receiver does not take spans now, ``None`` when it does; sends a request without spans.
+
+        Before :meth:`start`: whoever asks tells it, and it is not told again until it has changed.
+        """
+        self._error = self._post([]).error
+        return self._error
 
     def progress(self) -> Progress:
         """How far it is."""
@@ -110,6 +99,11 @@ class Exporter:
 
     def close(self, timeout_s: float = TIMEOUT_S) -> None:
         """Send what is waiting, within ``timeout_s``, and end; a receiver that is away is not asked again."""
+        self.end(timeout_s)
+        self.join(timeout_s)
+
+    def end(self, timeout_s: float) -> None:
+        """Begin to :meth:`close`; returns at once."""
         atexit.unregister(self.close)
         if self._stop.is_set() or os.getpid() != self._pid:  # a forked child has no such thread
             return
@@ -117,7 +111,10 @@ class Exporter:
         self._deadline_s = time.monotonic() + timeout_s
         self._stop.set()
         self._wake.set()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until it has ended."""
+        if os.getpid() == self._pid and self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
 
     # ----------------------------------------------------------------------------------------------------- the thread
@@ -136,8 +133,7 @@ class Exporter:
             self._failed(f"{type(error).__name__}: {error}")
         finally:
             self._stop.set()
-            if self._http is not None:
-                self._http.close()
+            self._http.close()
 
     def _count(self) -> int:
         return self._store.totals()["spans"]
@@ -160,19 +156,20 @@ class Exporter:
                 return
             # A receiver that was away is asked with an empty request: the batch is not made again and again.
             reply = self._post([]) if self._failures else None
-            if reply is None or reply.status not in _AWAY:
+            if reply is None or reply.status not in AWAY:
                 rows = self._store.between(self._done, min(stop, self._done + self._batch))
                 reply = self._post(rows)
             if reply.error is None:
                 self._error, self._failures, self._pause_s = None, 0, 0.0
-                self._sent += len(rows) - reply.refused
-                if reply.refused:
-                    self._refused += reply.refused
-                    self._failed(f"{reply.refused} spans were refused{reply.said}")
+                refused, why = (0, "") if self._http.as_json else otlp_proto.refused(reply.content)
+                self._sent += len(rows) - refused
+                if refused:
+                    self._refused += refused
+                    self._failed(f"{refused} spans were refused{said(why)}")
             elif reply.status == 413 and len(rows) > 1:
                 self._batch = max(1, len(rows) // 2)
                 continue
-            elif reply.status in _AT_FAULT:
+            elif reply.status in AT_FAULT:
                 self._failed(reply.error)
                 self._refused += len(rows)
             else:
@@ -187,77 +184,11 @@ class Exporter:
             _log.warning("spans cannot be sent to %s: %s; they wait here", self.destination.host, error)
         self._error = error
 
-    def _post(self, rows: list[SpanRow]) -> _Reply:
-        import requests
-
+    def _post(self, rows: list[SpanRow]) -> Reply:
         spans = []
         for number, row in enumerate(rows, 1):
             spans.append(from_row(row if self.everything else privacy.outgoing(row), self._resource))
             if number % _BREATH == 0:
                 time.sleep(0)  # gives a waiting cell the GIL
-        as_json = self.destination.protocol == "http/json"
-        body = otlp_json.dumps(spans).encode() if as_json else otlp_proto.dumps(spans)
-        headers = {
-            **self.destination.headers,
-            "Content-Type": "application/json" if as_json else "application/x-protobuf",
-            "User-Agent": "llamatelemetry-jupyter",
-        }
-        if self.destination.gzip:
-            import gzip
-
-            body, headers["Content-Encoding"] = gzip.compress(body, 1), "gzip"
-        left_s = self._deadline_s - time.monotonic() if self._stop.is_set() else TIMEOUT_S
-        try:
-            answer = self._session().post(
-                self.destination.url,
-                data=body,
-                headers=headers,
-                timeout=max(0.05, min(TIMEOUT_S, left_s)),
-                allow_redirects=False,  # to another host the headers would go, too
-                verify=self.destination.verify,
-                cert=self.destination.certificate,
-            )
-        except (requests.RequestException, OSError, ValueError) as error:
-            return _Reply(0, _why(error))
-        if 200 <= answer.status_code < 300:
-            refused, why = (0, "") if as_json or not answer.content else otlp_proto.refused(answer.content)
-            return _Reply(answer.status_code, refused=refused, said=_said(why))
-        html = "html" in answer.headers.get("Content-Type", "")
-        return _Reply(
-            answer.status_code,
-            f"HTTP {answer.status_code}{_said('' if html else answer.text)}",
-            pause_s=_seconds(answer.headers.get("Retry-After")),
-        )
-
-    def _session(self) -> Any:
-        import requests
-
-        if self._http is None:
-            self._http = requests.Session()
-            # A proxy is for the world outside.
-            self._http.trust_env = not self.destination.here
-        return self._http
-
-
-def _said(text: str) -> str:
-    words = " ".join(escape.plain(text).split())[:120]
-    return f": {words}" if words else ""
-
-
-def _why(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {TIMEOUT_S:g} s"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted (OTEL_EXPORTER_OTLP_CERTIFICATE names a file of authorities)"
-    if isinstance(error, requests.ConnectionError):
-        return "nothing answers there"
-    return type(error).__name__
-
-
-def _seconds(header: str | None) -> float:
-    try:
-        return min(_LONGEST_PAUSE_S, max(0.0, float(header or 0)))
-    except ValueError:  # a date
-        return _LONGEST_PAUSE_S
+        body = otlp_json.dumps(spans).encode() if self._http.as_json else otlp_proto.dumps(spans)
+        return self._http.post(body, self._deadline_s - time.monotonic() if self._stop.is_set() else TIMEOUT_S)

@@ -219,7 +219,7 @@ def outgoing(row: SpanRow) -> SpanRow:
         name=anonymous(row.name),
         error_type=anonymous(row.error_type) if row.error_type else row.error_type,
         cell_id=anonymous(row.cell_id) if row.cell_id else row.cell_id,
-        server=_end(row.server) if row.server else row.server,
+        server=_server(row.server) if row.server else row.server,
         model=anonymous(row.model) if row.model else row.model,
         attributes=public(row.attributes),
     )
@@ -249,11 +249,16 @@ def anonymous(value: str) -> str:
 
 
 def _end(address: str) -> str:
-    """This machine's own address, or a name that we gave a server; of another address only the port."""
+    """This machine's own address; of another one only the port."""
     if _LOOPBACK.match(address):
         return address
     name, colon, port = address.rpartition(":")
-    return f"{_HIDDEN}:{port}" if colon and port.isdigit() and name else _HIDDEN if "." in address else address
+    return f"{_HIDDEN}:{port}" if colon and port.isdigit() and name else _HIDDEN
+
+
+def _server(server: str) -> str:
+    """The same of a row's server, which may be the name that we gave it."""
+    return _end(server) if ":" in server or "." in server else server
 
 
 def _nested(value: JSON) -> JSON:

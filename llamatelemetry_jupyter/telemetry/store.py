@@ -8,6 +8,7 @@ rows are written first and completed when that has happened.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import json
 import logging
 import os
@@ -113,6 +114,28 @@ class SpanStore(RecordedSpans):
         """A span could not be recorded; called where its exception is handled."""
         with self._lock:
             self._recent.drop("a span could not be recorded")
+
+    def amend(self, span_id: str, told: Mapping[str, JSON]) -> None:
+        """Add attributes to the row of a span that ended a moment ago, one of the newest 5,000; else nothing."""
+        with self._writing:
+            self.flush()
+            mark = span_id.encode("utf-8", "replace")
+            with self._lock:
+                recent = self._recent
+                first = max(recent.base, recent.stop - _TRACE_WINDOW)
+                numbered = reversed(list(enumerate(recent.packed[first - recent.base :], first)))
+                known = next(
+                    ((n, old) for n, one in numbered if mark in one and (old := row(one)).span_id == span_id), None
+                )
+                if known is None:
+                    return
+                number, old = known
+                new = dataclasses.replace(old, attributes={**old.attributes, **told})
+                recent.replace([(number, fields(new))])
+            self._unjoined = [(n, new if n == number else one) for n, one in self._unjoined]
+            self._stale.append((number, fields(new)))
+            self.flush()
+        self._notify()
 
     def keep_gaps(self, span_id: str, gaps_s: Sequence[float]) -> None:
         """Keep the times between the tokens of a span that is about to be appended."""

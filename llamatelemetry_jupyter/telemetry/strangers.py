@@ -1,8 +1,9 @@
 """Requests of other clients: those that a server's log tells of and that nobody in this kernel has a span for.
 
-The log names no client. A request of ours is known by its timings, which the server tells both its log and us; one of
-another library that is traced here (the OpenAI package with its instrumentation) by its span, which lies around it.
-What is left has a span of its own, made a moment later, when our own calls have certainly ended.
+The log names no client. A request of ours is known by its timings, which the server tells both its log and us, and its
+span gets the slot from the log; one of another library that is traced here (the OpenAI package with its
+instrumentation) by its span, which lies around it. What is left has a span of its own, made a moment later, when our
+own calls have certainly ended.
 """
 
 from __future__ import annotations
@@ -48,20 +49,33 @@ class Strangers:
         with self._lock:
             waiting, self._waiting, self._timer = self._waiting, [], None
         for telemetry, event, model, address in waiting:
-            if telemetry.attached and not _is_known(telemetry, event, address):
+            if not telemetry.attached:
+                continue
+            known = _known(telemetry, event, address)
+            if known is None:
                 _record(telemetry, event, model, address)
+            elif _same(known, event) and semconv.SLOT_ID not in known.attributes and "slot" in event.data:
+                # Answers of the OpenAI kind don't say which slot they are from; the log does.
+                telemetry.store.amend(known.span_id, {semconv.SLOT_ID: event.data["slot"]})
 
 
-def _is_known(telemetry: Telemetry, event: ServerEvent, address: Mapping[str, Any]) -> bool:
-    """Whether a span of this kernel is that request's."""
+def _known(telemetry: Telemetry, event: ServerEvent, address: Mapping[str, Any]) -> SpanRow | None:
+    """The span of this kernel that is that request's."""
     server = f"{address.get(semconv.SERVER_ADDRESS)}:{address.get(semconv.SERVER_PORT)}"
     begin_ns, end_ns = _begin_ns(event), event.t_ns
-    return any(
-        _same(row, event) or (row.start_ns - _SLACK_NS <= begin_ns and end_ns <= row.end_ns + _SLACK_NS)
+    calls = [
+        row
         for row in telemetry.store.rows(last=_RECENT)
         if row.server == server and row.attributes.get(semconv.OPERATION_NAME) in semconv.CALLS
-        if semconv.TIMINGS + "prompt_ms" not in row.attributes or _same(row, event)
+    ]
+    around = (
+        row
+        for row in calls
+        if semconv.TIMINGS + "prompt_ms" not in row.attributes
+        and row.start_ns - _SLACK_NS <= begin_ns
+        and end_ns <= row.end_ns + _SLACK_NS
     )
+    return next((row for row in reversed(calls) if _same(row, event)), None) or next(around, None)
 
 
 def _same(row: SpanRow, event: ServerEvent) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
 
 import pytest
+from otlpworld import collector
 
 LOAD = "%load_ext llamatelemetry"
 #: A session with spans of its own, without an engine.
@@ -46,6 +48,33 @@ def test_one_trace_and_everything(ipython, tmp_path):
     assert '"second"' not in (tmp_path / "one.jsonl").read_text()
 
 
+@pytest.mark.floor
+def test_a_session_of_before_is_exported_with_its_own_resource(ipython, tmp_path, monkeypatch):
+    name = "from llamatelemetry_jupyter.environment import kernel_key; print(f'<{kernel_key()}>')"
+    key = re.search("<(.+)>", ipython(LOAD, SPANS, name, "%unload_ext llamatelemetry"))[1]
+    (before,) = (tmp_path / "data" / "spans").glob("*.sqlite")
+    cell = f"%llama export old.jsonl --session {before.stem}"
+    printed = ipython(LOAD, "%llama spans", cell, f"%llama trace --session {before.stem}")
+    assert "written: old.jsonl · 2 spans" in printed
+    assert "└─" in printed
+    told = json.loads((tmp_path / "old.jsonl").read_text())["resourceSpans"][0]["resource"]["attributes"]
+    assert {"key": "service.instance.id", "value": {"stringValue": key}} in told
+
+
+@pytest.mark.engine
+def test_metrics_go_with_the_spans_when_they_are_asked_for(ipython):
+    with collector() as world:
+        cell = f"%llama export otlp --metrics --endpoint {world.url}"
+        call = ("%llama start --ctx 512", "%llama chat --max-tokens 4 Hello")
+        printed = ipython(LOAD, *call, cell, "%llama export otlp", "%llama export otlp --stop", "%llama stop")
+        names = {metric.name for metric in world.points()}
+        spans = world.spans()
+    assert "and every one to come, metrics every 60 s, without prompts" in printed
+    assert re.search(r"\d spans sent · metrics sent \d times?, [1-9]\d+ values · ended", printed), printed
+    assert "chat smollm2-135m" in [span.name for span in spans]
+    assert names >= {"gen_ai.client.token.usage", "llama_cpp.memory.usage", "llama_cpp.server.slots.limit"}
+
+
 def test_spans_go_from_one_kernel_to_another_and_nothing_is_sent_twice(tmp_path, ipython):
     cells = """
     import subprocess, sys, os, time
@@ -80,6 +109,9 @@ def test_spans_go_from_one_kernel_to_another_and_nothing_is_sent_twice(tmp_path,
         ("%llama export otlp --stop", ["nothing is being sent"]),
         ("%llama export otlp --endpoint nowhere", ["'nowhere' is not the address", "http://localhost:4318"]),
         ("%llama export otlp --trace 12", ["--trace is for a file"]),
+        ("%llama export otlp --session 12", ["--session is for a file", "export spans.jsonl --session ID"]),
+        ("%llama export spans.jsonl --session 12", ["there is no session '12'", "%llama sessions"]),
+        ("%llama export spans.jsonl --metrics", ["are for a receiver"]),
         ("%llama export spans.jsonl --endpoint http://x", ["are for a receiver"]),
         ("%llama export spans.jsonl --ful", ["unknown option --ful", "--full"]),
         ("%llama import nothing.jsonl", ["nothing.jsonl cannot be read: No such file"]),

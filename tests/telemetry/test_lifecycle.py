@@ -126,6 +126,11 @@ def test_a_request_of_ours_is_told_by_its_timings_and_anothers_by_its_span(telem
     until(lambda: [row for row in telemetry.store.rows() if row.name == "request m"])
     time.sleep(0.1)
     assert [row.name for row in telemetry.store.rows()].count("request m") == 1
+    # The answer does not say which slot it is from, the log does.
+    assert [row.attributes.get("llama_cpp.slot.id") for row in telemetry.store.rows() if row.name == "chat m"] == [
+        1,
+        None,
+    ]
 
 
 def test_whatever_an_event_holds_nothing_is_raised(telemetry, life, caplog):

@@ -348,6 +348,45 @@ def test_a_change_that_could_not_be_written_is_written_later(tmp_path, monkeypat
     assert [r.energy_j for r in SpanStore(tmp_path / "s.sqlite").rows()] == [5.0]
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_what_becomes_known_after_a_spans_end_is_added_in_memory_and_in_the_file(tmp_path, written):
+    store = SpanStore(tmp_path / "s.sqlite")
+    for number in range(5):
+        store.append(row(number, attributes={"a": number}))
+    if written:
+        store.flush()
+    heard = []
+    store.subscribe(lambda: heard.append(1))
+    store.amend(f"{3:016x}", {"slot": 1})
+    store.amend("f" * 16, {"slot": 1})  # nobody's
+    assert [dict(one.attributes) for one in store.rows()][2:] == [{"a": 2}, {"a": 3, "slot": 1}, {"a": 4}]
+    assert heard == [1]
+    store.close()
+    assert [dict(one.attributes) for one in SpanStore(tmp_path / "s.sqlite").rows()][3] == {"a": 3, "slot": 1}
+
+
+def test_a_change_and_what_samples_bring_are_both_kept(tmp_path):
+    now = now_ns()
+    samples = [DeviceSample(now + i * 10**8, "GPU-0", 100, 1000, energy_j=50.0 * i) for i in range(-20, 60)]
+    reading = Samples.of(samples[:21], [])  # up to the span's start
+
+    class Ring:
+        def window(self, start_ns, end_ns):
+            return reading
+
+        def latest(self):
+            return reading
+
+    store = SpanStore(None, Ring())
+    store.append(row(1, start_ns=now, end_ns=now + 10**9, server="127.0.0.1:1", attributes={"a": 1}))
+    store.flush()
+    store.amend(f"{1:016x}", {"slot": 0})
+    reading = Samples.of(samples, [])
+    until(lambda: store.rows()[0].energy_j is not None)
+    assert store.rows()[0].attributes["slot"] == 0
+    store.close()
+
+
 def test_a_row_that_sqlite_has_no_type_for_does_not_stand_in_the_way_of_others(tmp_path):
     store = SpanStore(tmp_path / "s.sqlite")
     store.append(row(1, input_tokens=2**70, start_ns=-(2**80), model=object))

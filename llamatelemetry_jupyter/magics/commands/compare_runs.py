@@ -25,6 +25,6 @@ def run(session: Session, args: argparse.Namespace) -> Table:
 
     found = []
     for named in (args.a, args.b):
-        spans = session.spans if named == "this" else session.sessions.open(named)
+        spans = session.recorded(named)
         found.append(run_of(spans, spans.path.stem if spans.path else named))
     return runs_table(*found)

@@ -15,7 +15,7 @@ from .trace import select
 if TYPE_CHECKING:
     from ...session import Session
     from ...telemetry.destination import Destination
-    from ...telemetry.otlp import Exporter
+    from ...telemetry.sending import Sending
 
 _OTLP = "otlp"
 _LEFT_OUT = "without prompts, answers, paths and host names"
@@ -27,7 +27,11 @@ def configure(parser: Parser) -> None:
         "to", metavar="FILE|otlp", help="spans.jsonl (OTLP), trace.json (Perfetto), spans.parquet; or otlp: a receiver"
     )
     parser.add_argument("--trace", metavar="TRACE_ID", help="one trace only, by its id or its beginning (a file)")
+    parser.add_argument("--session", metavar="ID", help="of a session of before (a file; %%llama sessions)")
     parser.add_argument("--endpoint", metavar="URL", help="the receiver (what OTEL_EXPORTER_OTLP_ENDPOINT says)")
+    parser.add_argument(
+        "--metrics", action="store_true", help="send metrics, too, once a minute (OTEL_METRIC_EXPORT_INTERVAL)"
+    )
     parser.add_argument(
         "--full", action="store_true", help="also prompts, answers, paths and host names that are there"
     )
@@ -45,7 +49,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
         _send(session, args)
 
 
-def spans(count: int) -> str:
+def counted(count: int) -> str:
     """So many spans, in words."""
     return f"{count} span{'' if count == 1 else 's'}"
 
@@ -54,66 +58,90 @@ def _write(session: Session, args: argparse.Namespace) -> None:
     from ...telemetry import exchange
     from ...views.format import size
 
-    if args.endpoint or args.stop or args.yes:
-        raise CommandError("--endpoint, --yes and --stop are for a receiver", hint="%llama export otlp --endpoint URL")
+    if args.endpoint or args.stop or args.yes or args.metrics:
+        raise CommandError(
+            "--endpoint, --metrics, --yes and --stop are for a receiver", hint="%llama export otlp --endpoint URL"
+        )
     session.settle()  # energy and memory of the last call come a moment after it
     session.spans.flush()
-    rows = select(session, args.trace) if args.trace else session.spans.rows()
+    spans = session.recorded(args.session)
+    rows = select(spans, args.trace) if args.trace else spans.rows()
     if not rows:
         raise CommandError("there are no spans yet", hint="%llama chat Hello")
     path = Path(args.to).expanduser()
-    written = exchange.write(path, rows, session.samples, everything=args.full)
+    before = spans is not session.spans
+    resource = exchange.resource_of(spans) if before else exchange.own_resource()
+    written = exchange.write(path, rows, resource, None if before else session.samples, everything=args.full)
     what = "as they are" if args.full else f"{_LEFT_OUT} (--full writes them, too)"
-    Live(session.shell).line(f"written: {escape.plain(path)} · {spans(len(rows))}, {size(written)} · {what}")
+    Live(session.shell).line(f"written: {escape.plain(path)} · {counted(len(rows))}, {size(written)} · {what}")
 
 
 def _send(session: Session, args: argparse.Namespace) -> None:
-    from ...telemetry import destination, exchange, otlp
+    from ...telemetry import destination
 
-    if args.trace:
+    if args.trace or args.session:
+        option = "trace" if args.trace else "session"
         raise CommandError(
-            "--trace is for a file; a receiver gets every span", hint="%llama export spans.jsonl --trace ID"
+            f"--{option} is for a file; a receiver gets every span of this session",
+            hint=f"%llama export spans.jsonl --{option} ID",
         )
-    running: Exporter | None = session.held(_OTLP)
-    if running is not None and running.progress().running and not args.endpoint and args.full == running.everything:
+    target = destination.find(args.endpoint) if args.endpoint else None
+    running: Sending | None = session.held(_OTLP)
+    if running is not None and running.running and _is_asked_for(running, target, args):
         _say(session, running)
         return
-    target = destination.find(args.endpoint)
-    exporter = otlp.Exporter(session.spans, target, exchange.own_resource(), everything=args.full)
-    if (
-        running is not None
-        and running.progress().running
-        and running.destination == target
-        and running.everything == args.full
-    ):
-        exporter.close()
-        _say(session, running)
-        return
+    target = target or destination.find()
+    sending = _made(session, target, args)
     try:
-        if not _allowed(session, target, args):
-            exporter.close()
+        if not _allowed(session, sending, args):
+            sending.close()
             Live(session.shell).line("nothing was sent")
             return
     except BaseException:
-        exporter.close()
+        sending.close()
         raise
-    away = exporter.probe()
-    session.hold(_OTLP, exporter.start())
+    away = sending.spans.probe()
+    session.hold(_OTLP, sending.start())
     wait = f"; {away}, so they wait here until it does" if away else ""
     Live(session.shell).line(f"sending to {target.host}{wait}. %llama export otlp --stop ends it")
 
 
-def _allowed(session: Session, target: Destination, args: argparse.Namespace) -> bool:
+def _is_asked_for(running: Sending, target: Destination | None, args: argparse.Namespace) -> bool:
+    """Whether what is running is what would be begun; without an endpoint it is asked how far it is."""
+    return (
+        target in (None, running.spans.destination)
+        and args.full == running.spans.everything
+        and (running.metrics is not None or not args.metrics)
+    )
+
+
+def _made(session: Session, target: Destination, args: argparse.Namespace) -> Sending:
+    from ...telemetry import destination, exchange, otlp, otlp_metrics, sending
+
+    metrics = None
+    if args.metrics:
+        metrics = otlp_metrics.MetricsExporter(
+            session.metrics.data,
+            destination.find(args.endpoint, signal="metrics"),
+            everything=args.full,
+            interval_s=otlp_metrics.interval(),
+        )
+    return sending.Sending(otlp.Exporter(session.spans, target, exchange.own_resource(), everything=args.full), metrics)
+
+
+def _allowed(session: Session, sending: Sending, args: argparse.Namespace) -> bool:
     """Whether spans may go there; asked once per receiver, and never about this machine itself."""
-    count = session.spans.totals()["spans"]
+    target, count = sending.spans.destination, session.spans.totals()["spans"]
     what = "with prompts, answers, paths and host names that are there" if args.full else _LEFT_OUT
-    Live(session.shell).line(f"to {target.host}: {spans(count)} and every one to come, {what}")
+    also = f", metrics every {sending.metrics.interval_s:g} s" if sending.metrics is not None else ""
+    Live(session.shell).line(f"to {target.host}: {counted(count)} and every one to come{also}, {what}")
     agreed = session.agreed
     if args.yes or target.here or (target.url, args.full) in agreed:
         return True
     words = [
         "%llama export otlp",
         f"--endpoint {args.endpoint}" if args.endpoint else "",
+        "--metrics" if args.metrics else "",
         "--full" if args.full else "",
     ]
     again = " ".join([*filter(None, words), "--yes"])
@@ -124,18 +152,23 @@ def _allowed(session: Session, target: Destination, args: argparse.Namespace) ->
 
 
 def _stop(session: Session) -> None:
-    exporter: Exporter | None = session.held(_OTLP)
-    if exporter is None:
+    running: Sending | None = session.held(_OTLP)
+    if running is None:
         raise CommandError("nothing is being sent", hint="%llama export otlp")
     session.release(_OTLP)
-    _say(session, exporter)
+    _say(session, running)
 
 
-def _say(session: Session, exporter: Exporter) -> None:
-    told = exporter.progress()
-    parts = [f"{told.host}: {spans(told.sent)} sent"]
+def _say(session: Session, running: Sending) -> None:
+    told = running.spans.progress()
+    parts = [f"{told.host}: {counted(told.sent)} sent"]
     parts += [f"{told.waiting} waiting"] if told.waiting else []
     parts += [f"{told.refused} refused"] if told.refused else []
     parts += [told.error] if told.error else []
+    if running.metrics is not None:
+        counts = running.metrics.progress()
+        times = f"metrics sent {counts.rounds} time{'' if counts.rounds == 1 else 's'}"
+        parts.append(f"{times}, {counts.points} values" if counts.rounds else times)
+        parts += [f"metrics: {counts.error}"] if counts.error else []
     parts += [] if told.running else ["ended"]
     Live(session.shell).line(" · ".join(parts))

@@ -34,7 +34,7 @@ def run(session: Session, args: argparse.Namespace) -> Drawing:
 
     if args.all and args.trace:
         raise CommandError("TRACE_ID and --all exclude each other", hint="%llama graph --all")
-    rows = session.spans.rows() if args.all else select(session, args.trace)
+    rows = session.spans.rows() if args.all else select(session.spans, args.trace)
     if not rows:
         raise CommandError("there is no trace yet", hint="%llama chat Hello")
     frames = trace_tree(rows)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..output import Live
 from ..parser import Parser
-from .export import spans
+from .export import counted
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -26,7 +26,7 @@ def run(session: Session, args: argparse.Namespace) -> None:
     from ...telemetry import exchange
 
     added = exchange.read(Path(args.file).expanduser(), session.spans)
-    parts = [f"{spans(added.new)} added"]
+    parts = [f"{counted(added.new)} added"]
     parts += [f"{added.known} were there already"] if added.known else []
     parts += [f"not spans: {added.unread} part{'' if added.unread == 1 else 's'} of the file"] if added.unread else []
     Live(session.shell).line(" · ".join(parts))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ...errors import CommandError
 from ..output import Live
 from ..parser import Parser
-from .export import spans
+from .export import counted
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -33,7 +33,7 @@ def run(session: Session, args: argparse.Namespace) -> Receiver | None:
         if running is None:
             raise CommandError("nothing is being received", hint="%llama receive")
         session.release(_NAME)
-        Live(session.shell).line(f"ended: {spans(running.received)} received")
+        Live(session.shell).line(f"ended: {counted(running.received)} received")
         return None
     if running is not None and args.port in (0, running.port):
         return running

@@ -26,5 +26,5 @@ def run(session: Session, args: argparse.Namespace) -> Table | Spans:
     session.spans.flush()
     if args.session is None:
         return sessions_table(session.sessions.list())
-    opened = session.spans if args.session == "this" else session.sessions.open(args.session)
+    opened = session.recorded(args.session)
     return Spans(lambda: opened)

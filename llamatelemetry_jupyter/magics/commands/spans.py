@@ -39,8 +39,8 @@ def run(session: Session, args: argparse.Namespace) -> Spans | Summary | DataFra
     if args.last is not None and args.last < 1:
         raise CommandError(f"-n must be at least 1, not {args.last}", hint="%llama spans -n 20")
     session.settle()
-    opened = session.sessions.open(args.session) if args.session not in (None, "this") else None
-    spans = Spans((lambda: opened) if opened is not None else (lambda: session.spans))
+    opened = session.recorded(args.session)
+    spans = Spans(lambda: opened)
     found = spans.search(" ".join(args.text)).where(
         name=args.name,
         model=args.model,
