@@ -11,20 +11,25 @@ import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
 import { spanKind, Theme } from "./theme.js";
+import { Graph } from "./views/graph.js";
 import { Memory } from "./views/memory.js";
 import { Now } from "./views/now.js";
 import { Rates } from "./views/rates.js";
+import { Traces } from "./views/traces.js";
 import { Waterfall } from "./views/waterfall.js";
 import { asSnapshot, decode } from "./wire.js";
 
-/** @import { AnyModel } from "./model.js" */
+/** @import { AnyModel, OnProgress } from "./model.js" */
 /** @import { Device, Server, Span, Totals } from "./types.js" */
 
 /**
  * @typedef {{
  *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
  *   visible: () => readonly [number, number],
+ *   request: (op: string, args?: Record<string, unknown>, onProgress?: OnProgress) => Promise<any>,
  * }} Shared What a view may use besides what it draws.
+ * @typedef {{ el: HTMLElement, render(frame: Frame): void }} View A part of the page; drawn while its tab is shown.
+ * @typedef {{ id: string, label: string, views: readonly View[] }} Tab
  * @typedef {{
  *   server: Server | null, totals: Totals | null, devices: readonly Device[], sinceMs: number | null,
  * }} State
@@ -119,6 +124,7 @@ function show(live, model, el, signal) {
     theme,
     signal,
     visible,
+    request: (op, args, onProgress) => model.request(op, args, onProgress),
     onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
     onShow: ({ span_id, start_ms, end_ms }) => {
       const half = Math.max(store.view.windowMs, (end_ms - start_ms) * 1.2) / 2;
@@ -127,15 +133,30 @@ function show(live, model, el, signal) {
     },
   };
   const now = new Now();
-  const views = [
-    now,
-    new Memory(shared),
-    new Rates(shared, { group: "tokens", title: "Tokens per second", height: 96, counted: false }),
-    new Rates(shared, { group: "slots", title: "Slots", height: 94, counted: true, time: true }),
-    new Waterfall(shared),
+  // All on one time axis and with one selection: what is chosen in one is shown in the others.
+  /** @type {readonly Tab[]} */
+  const tabs = [
+    {
+      id: "now",
+      label: "Now",
+      views: [
+        new Memory(shared),
+        new Rates(shared, { group: "tokens", title: "Tokens per second", height: 96, counted: false }),
+        new Rates(shared, { group: "slots", title: "Slots", height: 94, counted: true, time: true }),
+        new Waterfall(shared),
+      ],
+    },
+    { id: "traces", label: "Traces", views: [new Traces(shared)] },
+    { id: "graph", label: "Graph", views: [new Graph(shared)] },
   ];
-  const [, ...panels] = views;
-  root.append(now.el, controls(store, signal, visible), ...panels.map((view) => view.el));
+  const pages = tabs.map(({ id, label, views }) =>
+    h(
+      "div",
+      { class: "ll-page", role: "tabpanel", "aria-label": label, "data-page": id },
+      ...views.map((v) => v.el),
+    ),
+  );
+  root.append(now.el, controls(store, signal, visible, tabs), ...pages);
 
   let later = 0;
   const draw = () => {
@@ -147,7 +168,7 @@ function show(live, model, el, signal) {
     const row = history.rowAt(frozen?.rowMs ?? until);
     const span = selected === null ? undefined : history.spans.get(selected);
     const quietS = (performance.now() - live.heardAt) / 1000;
-    const width = root.querySelector(".ll-chart")?.clientWidth ?? 0;
+    const width = root.querySelector(".ll-page:not([hidden]) .ll-chart")?.clientWidth ?? chartWidth(root);
     if (width < 120) {
       // JupyterLab takes the page apart for a moment while it changes its theme; no observer tells when it is back.
       clearTimeout(later);
@@ -170,7 +191,12 @@ function show(live, model, el, signal) {
       paused,
       quietS: quietS > QUIET_S ? Math.floor(quietS) : null,
     };
-    for (const view of views) view.render(frame);
+    now.render(frame);
+    tabs.forEach((tab, i) => {
+      const page = pages[i];
+      if (page) page.hidden = tab.id !== store.view.tab;
+      if (tab.id === store.view.tab) for (const view of tab.views) view.render(frame);
+    });
     setAttribute(root, "data-seq", history.seq);
     setAttribute(root, "data-rows", history.t.length);
     setAttribute(root, "data-drawn", theme.dark ? "dark" : "light");
@@ -229,8 +255,9 @@ function show(live, model, el, signal) {
  * @param {Store} store
  * @param {AbortSignal} signal
  * @param {() => readonly [number, number]} visible
+ * @param {readonly Tab[]} tabs
  */
-function controls(store, signal, visible) {
+function controls(store, signal, visible, tabs) {
   const pause = h("button", { type: "button", class: "ll-button", "data-action": "pause" });
   const follow = h("button", { type: "button", class: "ll-button", "data-action": "follow" }, "Follow");
   setAttribute(follow, "title", "Keep the newest data in view; drag in a chart to look closer");
@@ -242,7 +269,31 @@ function controls(store, signal, visible) {
     button.addEventListener("click", () => store.setWindow(ms), { signal });
     return button;
   });
+  const places = tabs.map(({ id, label }) => {
+    const tab = h("button", { type: "button", class: "ll-tab", role: "tab", "data-tab": id }, label);
+    tab.addEventListener("click", () => store.set({ tab: id }), { signal });
+    return tab;
+  });
+  const strip = h("div", { class: "ll-tabs", role: "tablist", "aria-label": "Views" }, ...places);
+  strip.addEventListener(
+    "keydown",
+    (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (step === undefined) return;
+      consume(event);
+      const at = tabs.findIndex(({ id }) => id === store.view.tab);
+      const next = (at + step + tabs.length) % tabs.length;
+      store.set({ tab: tabs[next]?.id ?? store.view.tab });
+      places[next]?.focus();
+    },
+    { signal },
+  );
   const update = () => {
+    tabs.forEach(({ id }, i) => {
+      const chosen = id === store.view.tab;
+      setAttribute(places[i] ?? strip, "aria-selected", String(chosen));
+      setAttribute(places[i] ?? strip, "tabindex", chosen ? 0 : -1);
+    });
     const { paused, follow: following, windowMs } = store.view;
     setText(pause, paused ? "\u25b6 Resume" : "\u2016 Pause");
     setAttribute(pause, "aria-pressed", String(paused));
@@ -254,7 +305,24 @@ function controls(store, signal, visible) {
   store.subscribe(update, signal);
   update();
   const group = h("div", { class: "ll-group", role: "group", "aria-label": "Time shown" }, ...windows);
-  return h("div", { class: "ll-controls", role: "toolbar", "aria-label": "View" }, pause, group, follow);
+  return h(
+    "div",
+    { class: "ll-controls", role: "toolbar", "aria-label": "View" },
+    strip,
+    pause,
+    group,
+    follow,
+  );
+}
+
+/**
+ * How wide a chart beside its figures is, where none is on the page: the sides' width is the style sheet's.
+ *
+ * @param {HTMLElement} root
+ */
+function chartWidth(root) {
+  const style = getComputedStyle(root);
+  return root.clientWidth - Number.parseFloat(style.paddingLeft) - Number.parseFloat(style.paddingRight);
 }
 
 /**

@@ -9,10 +9,29 @@
  * }} AnyModel
  */
 
+/** A request's answer that is an error: what happened, and what to type. */
+export class Refused extends Error {
+  /**
+   * @param {string} what
+   * @param {string} hint
+   */
+  constructor(what, hint) {
+    super(what);
+    this.hint = hint;
+  }
+}
+
+/** @typedef {(stage: string, fraction: number | null) => void} OnProgress */
+/** @typedef {{ resolve: (data: any) => void, reject: (error: Error) => void, onProgress: OnProgress | undefined }} Asked */
+
 export class Model {
   #model;
   #signal;
   #requests = 0;
+  /** Of every widget's every view: Python answers to all of them. */
+  #own = Math.random().toString(36).slice(2, 10);
+  /** @type {Map<string, Asked>} */
+  #asked = new Map();
 
   /**
    * @param {AnyModel} model
@@ -21,6 +40,38 @@ export class Model {
   constructor(model, signal) {
     this.#model = model;
     this.#signal = signal;
+    this.onMessage((content) => this.#answer(content));
+  }
+
+  /**
+   * Have Python do something (llamatelemetry_jupyter/replies.py). The answer comes late while a cell runs, and never when
+   * the kernel is gone: whoever asks says so meanwhile. Rejects with {@link Refused}.
+   *
+   * @param {string} op
+   * @param {Record<string, unknown>} [args]
+   * @param {OnProgress} [onProgress]
+   * @returns {Promise<any>}
+   */
+  request(op, args = {}, onProgress = undefined) {
+    this.#requests += 1;
+    const id = `${this.#own}-${this.#requests}`;
+    return new Promise((resolve, reject) => {
+      this.#asked.set(id, { resolve, reject, onProgress });
+      this.#model.send({ id, op, args });
+    });
+  }
+
+  /** @param {unknown} content */
+  #answer(content) {
+    const { type, id, ok, data, error, stage, fraction } = /** @type {any} */ (content ?? {});
+    const asked = typeof id === "string" ? this.#asked.get(id) : undefined;
+    if (!asked) return;
+    if (type === "progress")
+      asked.onProgress?.(String(stage), typeof fraction === "number" ? fraction : null);
+    if (type !== "reply") return;
+    this.#asked.delete(id);
+    if (ok === true) asked.resolve(data);
+    else asked.reject(new Refused(String(error?.what ?? "no answer"), String(error?.hint ?? "")));
   }
 
   get snapshot() {

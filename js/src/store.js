@@ -5,7 +5,7 @@
 
 /**
  * @typedef {{
- *   paused: boolean, windowMs: number, follow: boolean, range: readonly [number, number] | null,
+ *   tab: string, paused: boolean, windowMs: number, follow: boolean, range: readonly [number, number] | null,
  *   selected: string | null, cursorMs: number | null, device: string | null, hidden: ReadonlySet<string>,
  *   shown: ReadonlySet<string>,
  * }} View
@@ -18,6 +18,7 @@ const YOUNGEST_MS = 10_000;
 export class Store {
   /** @type {View} */
   #view = {
+    tab: "now",
     paused: false,
     windowMs: WINDOWS_MS[1],
     follow: true,

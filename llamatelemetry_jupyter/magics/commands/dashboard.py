@@ -73,13 +73,17 @@ class _Shown:
     def _show_widget(self, snapshot: dict[str, Any]) -> None:
         from IPython.display import display
 
+        from ... import operations
         from ...feed import Feed
+        from ...replies import Replies
         from ...widgets.dashboard import Dashboard
 
         self.widget = Dashboard(snapshot=snapshot, static_id=self.id)
         display(self.widget)
         self.feed = Feed(self.snapshot, self.session.samples, self.session.spans, self.widget.send)
         self.widget.on_msg(self.feed.on_message)
+        replies = Replies(self.widget.send, operations.of(self.session), threads=self.feed.live)
+        self.widget.on_msg(replies.on_message)
         self.feed.start()
 
     def refresh(self) -> None:
