@@ -28,7 +28,7 @@ def run() -> list[dict[str, object]]:
         rounds = [json.loads(_run("ask", path)) for _ in range(_ROUNDS)]
         size = path.stat().st_size
     memory = json.loads(_run("memory", path))
-    rate = 1e6 / written["cpu_us"]  # other work on the machine takes wall time, not this
+    rate = written["rows_per_s"]
     opened = statistics.median(one["open_s"] for one in rounds)
     query = statistics.median(one["roots_ms"] + one["latency_ms"] for one in rounds)
     error = max(one["error"] for one in rounds)
@@ -37,10 +37,10 @@ def run() -> list[dict[str, object]]:
     )
     return [
         _row(
-            "store_write", "rows written to a session's file in a second of the writing thread's CPU, attributes as JSON included", "rows/s", round(rate), 150_000,
+            "store_write", "rows written to a session's file in a second, attributes as JSON included", "rows/s", round(rate), 150_000,
             rate >= 150_000,
             f"{_ROWS:,} spans of chat traces in transactions of {_CHUNK}: {written['cpu_us']:.2f} us of CPU a row"
-            f" ({written['rows_per_s']:,.0f} rows a second by the clock in this run); {size / _ROWS:.0f} B a row on disk",
+            f" ({1e6 / written['cpu_us']:,.0f} rows in a second of it); {size / _ROWS:.0f} B a row on disk",
         ),
         _row(
             "store_open", "open a session of 1,000,000 spans", "s", round(opened, 4), 1.0, opened <= 1.0,
