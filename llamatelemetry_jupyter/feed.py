@@ -57,16 +57,23 @@ class Feed:
 
     Where ``samples`` can be wished for (``want``, the ring of a sampler), as many are taken while that thread runs.
 
-    ``snapshot`` and ``send`` are held weakly where they are methods; the thread ends when their owner is gone, when the
-    widget is closed, when sending fails, and at :meth:`stop`. Messages: ``frame`` (one buffer of little-endian doubles:
+    ``watch`` gives what else the snapshot shows and no source tells of: when it is another, the state goes out at once.
+    Functions that are methods are held weakly; the thread ends when their owner is gone, when the widget is closed,
+    when sending fails, and at :meth:`stop`. Messages: ``frame`` (one buffer of little-endian doubles:
     rows of time in ms and a value per series, NaN = n/a), ``spans`` (spans that are new or changed, totals, server,
     devices) and ``snapshot`` (the list of series has grown, or the front end asked).
     """
 
     def __init__(
-        self, snapshot: Snapshot, samples: SampleSource, spans: SpanSource, send: Send, hz: float = 2.0
+        self,
+        snapshot: Snapshot,
+        samples: SampleSource,
+        spans: SpanSource,
+        send: Send,
+        hz: float = 2.0,
+        watch: Callable[[], object] = lambda: None,
     ) -> None:
-        self._snapshot, self._send = _weak(snapshot), _weak(send)
+        self._snapshot, self._send, self._watch = _weak(snapshot), _weak(send), _weak(watch)
         self._samples = samples
         self._interval_s = 1 / min(max(hz, 0.1), MAX_PER_SECOND)
         self._lock = threading.Lock()
@@ -142,12 +149,14 @@ class Feed:
                     self._send_spans(now)
 
     def _news(self, fresh: Samples, now: float) -> bool:
-        """Whether a server's state, or whether a device or anything at all is read, is another than before."""
+        """Whether a server's state, what is watched, or what is read at all, is another than before."""
         states: dict[str, object] = {one.server: one.state[-1] for one in fresh.servers if len(one.state)}
         states |= {one.device: one.used_bytes[-1] is None for one in fresh.devices if len(one.used_bytes)}
         if states:
             self._heard = now
         states["silent"] = now - self._heard > _SILENT_S
+        watch = self._watch()
+        states["watched"] = watch() if watch is not None else None
         changed = any(self._states.get(name, False) != state for name, state in states.items())
         self._states |= states
         return changed

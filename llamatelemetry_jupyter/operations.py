@@ -1,6 +1,7 @@
 """What a dashboard's panes and buttons ask of the session: the operations behind :mod:`.replies`.
 
-Each takes ``progress`` and its request's ``args`` as keywords and returns JSON-safe data; errors are LlamaErrors.
+Each takes ``progress`` and its request's ``args`` as keywords and returns JSON-safe data; errors are LlamaErrors. They
+run on threads of their own, beside a cell that may start or stop the same server: its manager holds the lock.
 """
 
 from __future__ import annotations
@@ -14,14 +15,24 @@ from .replies import Operation
 
 if TYPE_CHECKING:
     from .session import Session
+    from .values import ServerHandle
 
 #: Tells the front end how far an operation is: a stage in words, and a part of 1 or ``None``.
 Progress: TypeAlias = "Callable[[str, float | None], None]"
+_DEFAULT_MODEL = "smollm2-135m"
+#: As far back as a sampler's ring reaches.
+_LONGEST_S = 86_400.0
 
 
 def of(session: Session) -> Mapping[str, Operation]:
     """The operations by their names, on ``session``, which may be a weak proxy."""
-    return {"trace": partial(trace, session)}
+    return {
+        "history": partial(history, session),
+        "server.restart": partial(restart, session),
+        "server.start": partial(start, session),
+        "server.stop": partial(stop, session),
+        "trace": partial(trace, session),
+    }
 
 
 def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
@@ -39,3 +50,49 @@ def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, A
             for row in rows
         ]
     }
+
+
+def history(session: Session, window_s: float, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """A snapshot of the last ``window_s`` seconds, a day at most."""
+    return session.snapshot(window_s=min(max(float(window_s), 1.0), _LONGEST_S))
+
+
+def start(session: Session, model: str | None = None, name: str = "default", *, progress: Progress) -> dict[str, Any]:
+    """The server ``name``: the one that runs, else the one of before with its settings, else one of ``model``."""
+    progress("starting", None)
+    manager = session.manager_of(name)
+    if (handle := manager.handle) is None:
+        if model is None and manager.asked is not None:
+            session.sampler.start()
+            handle = manager.restart(progress)
+        else:
+            handle = session.start(_form(model or _DEFAULT_MODEL, progress), name=name, on_progress=progress)
+    return _told(handle)
+
+
+def restart(session: Session, name: str = "default", *, progress: Progress) -> dict[str, Any]:
+    """The server ``name`` anew, with the settings asked for last; an attached one is somebody else's to restart."""
+    progress("restarting", None)
+    manager = session.manager_of(name)
+    if (handle := manager.handle) is not None and not handle.owned:
+        raise CommandError(f"server {name!r} is attached: {handle.url}", hint="%llama stop")
+    session.sampler.start()
+    return _told(manager.restart(progress))
+
+
+def stop(session: Session, name: str = "default", *, progress: Progress) -> dict[str, Any]:
+    """Stop the server ``name``, also while it starts; an attached one is let go."""
+    progress("stopping", None)
+    session.stop(name)
+    return {"state": session.manager_of(name).state()}
+
+
+def _form(model: str, progress: Progress) -> str:
+    from .models import catalogue
+    from .server.available import free
+
+    return catalogue.choose(model, free(), progress).model
+
+
+def _told(handle: ServerHandle) -> dict[str, Any]:
+    return {"name": handle.name, "model": handle.model.id if handle.model else None, "url": handle.url}

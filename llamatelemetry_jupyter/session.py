@@ -19,7 +19,7 @@ from . import described, environment
 from .clock import now_ns
 from .errors import CommandError, ServerError
 from .observer import CallObserver
-from .values import SampleSource, ServerEvent, ServerHandle, SpanRow
+from .values import SampleSource, ServerEvent, ServerHandle, ServerStatus, SpanRow
 
 if TYPE_CHECKING:
     from .cells import CellHooks
@@ -76,9 +76,14 @@ class Session:
         """The manager of the server ``name``; its events are kept in :attr:`events`."""
         from .server.process import ServerManager
 
-        if name not in self.managers:
-            self.managers[name] = ServerManager(name, on_event=self._on_event)
-        return self.managers[name]
+        with _lock:  # a button of the dashboard asks on a thread of its own
+            if name not in self.managers:
+                self.managers[name] = ServerManager(name, on_event=self._on_event)
+            return self.managers[name]
+
+    def statuses(self) -> tuple[ServerStatus, ...]:
+        """What the managers know of their servers, the default one first; waits for nothing."""
+        return tuple(self.managers[name].status() for name in sorted(self.managers, key=lambda name: name != DEFAULT))
 
     def _on_event(self, event: ServerEvent) -> None:
         self.events.append(event)
@@ -247,7 +252,7 @@ class Session:
     def stop(self, name: str | None = DEFAULT) -> tuple[ServerHandle, ...]:
         """Stop the server ``name``, with ``None`` all of them; returns those that were running."""
         running = tuple(h for h in self.handles() if name in (None, h.name))
-        for one, manager in self.managers.items():
+        for one, manager in list(self.managers.items()):
             if name in (None, one):
                 self._engines.pop(one, None)
                 manager.stop()
@@ -305,15 +310,17 @@ class Session:
 
         if "sampler" in self.__dict__:
             self.sampler.ensure()
-        handle = self.chosen(server)
+        handle, statuses = self.chosen(server), self.statuses()
+        named = handle.name if handle else server
         return snapshot(
             self.spans,
             self.samples,
             now_ns(),
             width_px,
             handle=handle,
-            state=self.manager_of(handle.name if handle else server or DEFAULT).state(),
+            status=_liveliest([one for one in statuses if named in (None, one.name)]),
             window_s=window_s,
+            planned=[buffer for one in statuses for buffer in one.predicted],
         )
 
     def settle(self) -> None:
@@ -386,6 +393,12 @@ class Session:
         with _lock:
             if _current is self:
                 _current = None
+
+
+def _liveliest(statuses: Sequence[ServerStatus]) -> ServerStatus | None:
+    """One that starts, else the first."""
+    starting = (one for one in statuses if one.stage is not None)
+    return next(starting, statuses[0] if statuses else None)
 
 
 def _runs(handle: ServerHandle, model: str) -> bool:

@@ -171,6 +171,18 @@ class DeviceSeries:
                 column.append(sums[owner] if owners else None)
         return out
 
+    def filled(self) -> list[int | None]:
+        """Bytes of KV caches that hold tokens; ``None`` where that is not known."""
+        found = getattr(self.owners, "filled", None)
+        if found is not None:
+            known: list[int | None] = found()
+            return known
+        out: list[int | None] = []
+        for owners in self.owners:
+            parts = [one.filled_bytes for one in owners if one.filled_bytes is not None]
+            out.append(sum(parts) if parts else None)
+        return out
+
 
 @dataclass(frozen=True, slots=True)
 class ActivitySeries:
@@ -340,6 +352,24 @@ class ServerHandle:
             data[name] = tuple(EngineBuffer(**b) for b in data[name])
         data["capabilities"] = frozenset(data["capabilities"])
         return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """A server's life as its manager knows it, also while there is no handle.
+
+    ``stage`` and ``fraction`` (0..1, ``None`` where nothing measures it) are there while it starts, ``reason`` and
+    ``remedy`` after a crash. ``predicted`` is what the plan of the running start says, ``model`` what it is to serve.
+    """
+
+    name: str
+    state: ServerState
+    model: str | None = None
+    stage: str | None = None
+    fraction: float | None = None
+    reason: str | None = None
+    remedy: str | None = None
+    predicted: tuple[EngineBuffer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from llamatelemetry_jupyter.values import (
     Samples,
     ServerHandle,
     ServerSample,
+    ServerStatus,
     SpanRow,
 )
 
@@ -188,7 +189,7 @@ def session() -> dict[str, Any]:
         "now_ns": T0 + 30 * 10**9,
         "width_px": 900,
         "handle": handle(),
-        "state": "ready",
+        "status": ServerStatus("default", "ready"),
     }
 
 

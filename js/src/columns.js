@@ -5,15 +5,18 @@
 
 /**
  * Rows of the window and one beyond each edge, so that lines run to the border. A value that a row lacks is carried
- * from the row before (devices and servers are sampled apart); where nothing was sampled for `gapMs`, a hole remains.
+ * from the row before (devices and servers are sampled apart); where nothing was sampled for `gapMs`, a hole remains, if
+ * it is wide enough to be seen.
  *
- * @param {Pick<History, "t" | "columns" | "rowAt">} history
+ * @param {Pick<History, "t" | "columns" | "rowAt"> & Partial<Pick<History, "coarse">>} history
  * @param {readonly number[]} columns indexes
  * @param {readonly [number, number]} range
  * @param {number} gapMs
  * @returns {{ t: number[], values: Column[] }}
  */
-export function cut(history, columns, [from, to], gapMs = 5000) {
+export function cut(history, columns, [from, to], gapMs = Math.max(5000, (to - from) / 200)) {
+  const { untilMs, gapMs: coarseMs } = history.coarse ?? { untilMs: 0, gapMs: 0 };
+  const gapAt = (/** @type {number} */ t) => (t <= untilMs ? Math.max(gapMs, coarseMs) : gapMs);
   const first = Math.max(0, history.rowAt(from));
   const last = Math.min(history.t.length - 1, history.rowAt(to) + 1);
   /** @type {number[]} */
@@ -24,7 +27,7 @@ export function cut(history, columns, [from, to], gapMs = 5000) {
   for (let row = first; row <= last; row++) {
     const now = history.t[row] ?? 0;
     const before = t.at(-1);
-    if (before !== undefined && now - before > gapMs) {
+    if (before !== undefined && now - before > gapAt(before)) {
       t.push(before + 1);
       for (const column of values) column.push(null);
     }
@@ -35,7 +38,7 @@ export function cut(history, columns, [from, to], gapMs = 5000) {
         seen[i] = now;
         carried[i] = value;
       }
-      values[i]?.push(now - (seen[i] ?? 0) <= gapMs ? (carried[i] ?? null) : null);
+      values[i]?.push(now - (seen[i] ?? 0) <= gapAt(seen[i] ?? 0) ? (carried[i] ?? null) : null);
     }
   }
   return { t, values };

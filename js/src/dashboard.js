@@ -6,7 +6,8 @@
  */
 
 import "./style.css";
-import { consume, h, setAttribute, setText } from "./dom.js";
+import { Controls } from "./controls.js";
+import { consume, h, setAttribute } from "./dom.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
@@ -132,7 +133,7 @@ function show(live, model, el, signal) {
       store.set({ follow: false, range: [middle - half, middle + half], selected: span_id });
     },
   };
-  const now = new Now();
+  const now = new Now(signal);
   // All on one time axis and with one selection: what is chosen in one is shown in the others.
   /** @type {readonly Tab[]} */
   const tabs = [
@@ -156,7 +157,8 @@ function show(live, model, el, signal) {
       ...views.map((v) => v.el),
     ),
   );
-  root.append(now.el, controls(store, signal, visible, tabs), ...pages);
+  const controls = new Controls(shared, history, tabs, now.line, () => schedule());
+  root.append(now.el, controls.el, ...pages);
 
   let later = 0;
   const draw = () => {
@@ -192,6 +194,7 @@ function show(live, model, el, signal) {
       quietS: quietS > QUIET_S ? Math.floor(quietS) : null,
     };
     now.render(frame);
+    controls.render();
     tabs.forEach((tab, i) => {
       const page = pages[i];
       if (page) page.hidden = tab.id !== store.view.tab;
@@ -249,70 +252,6 @@ function show(live, model, el, signal) {
     { once: true },
   );
   schedule();
-}
-
-/**
- * @param {Store} store
- * @param {AbortSignal} signal
- * @param {() => readonly [number, number]} visible
- * @param {readonly Tab[]} tabs
- */
-function controls(store, signal, visible, tabs) {
-  const pause = h("button", { type: "button", class: "ll-button", "data-action": "pause" });
-  const follow = h("button", { type: "button", class: "ll-button", "data-action": "follow" }, "Follow");
-  setAttribute(follow, "title", "Keep the newest data in view; drag in a chart to look closer");
-  pause.addEventListener("click", () => store.set({ paused: !store.view.paused }), { signal });
-  follow.addEventListener("click", () => store.setFollow(!store.view.follow, visible()), { signal });
-  const windows = WINDOWS_MS.map((ms) => {
-    const label = ms < 60_000 ? `${ms / 1000} s` : `${ms / 60_000} min`;
-    const button = h("button", { type: "button", class: "ll-button", "data-window": ms }, label);
-    button.addEventListener("click", () => store.setWindow(ms), { signal });
-    return button;
-  });
-  const places = tabs.map(({ id, label }) => {
-    const tab = h("button", { type: "button", class: "ll-tab", role: "tab", "data-tab": id }, label);
-    tab.addEventListener("click", () => store.set({ tab: id }), { signal });
-    return tab;
-  });
-  const strip = h("div", { class: "ll-tabs", role: "tablist", "aria-label": "Views" }, ...places);
-  strip.addEventListener(
-    "keydown",
-    (event) => {
-      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-      if (step === undefined) return;
-      consume(event);
-      const at = tabs.findIndex(({ id }) => id === store.view.tab);
-      const next = (at + step + tabs.length) % tabs.length;
-      store.set({ tab: tabs[next]?.id ?? store.view.tab });
-      places[next]?.focus();
-    },
-    { signal },
-  );
-  const update = () => {
-    tabs.forEach(({ id }, i) => {
-      const chosen = id === store.view.tab;
-      setAttribute(places[i] ?? strip, "aria-selected", String(chosen));
-      setAttribute(places[i] ?? strip, "tabindex", chosen ? 0 : -1);
-    });
-    const { paused, follow: following, windowMs } = store.view;
-    setText(pause, paused ? "\u25b6 Resume" : "\u2016 Pause");
-    setAttribute(pause, "aria-pressed", String(paused));
-    setAttribute(follow, "aria-pressed", String(following));
-    windows.forEach((button, i) => {
-      setAttribute(button, "aria-pressed", String(following && WINDOWS_MS[i] === windowMs));
-    });
-  };
-  store.subscribe(update, signal);
-  update();
-  const group = h("div", { class: "ll-group", role: "group", "aria-label": "Time shown" }, ...windows);
-  return h(
-    "div",
-    { class: "ll-controls", role: "toolbar", "aria-label": "View" },
-    strip,
-    pause,
-    group,
-    follow,
-  );
 }
 
 /**

@@ -15,6 +15,7 @@ const MAX_SPANS = 400;
 /** Rows nearer than this are the same sample. */
 const SAME_MS = 20;
 const OVERTAKEN_MS = 5000;
+const COARSE_MS = 1500;
 
 export class History {
   /** @type {readonly Series[]} */
@@ -39,6 +40,10 @@ export class History {
   /** Kernel time of the newest thing seen, Unix ms; 0 before anything was. */
   nowMs = 0;
   windowMs = 120_000;
+  /** Everything after this is here, as far as Python has it, Unix ms; 0 before anything is. */
+  reachedMs = 0;
+  /** Up to `untilMs` rows are far apart, and only what is wider than `gapMs` is a hole. */
+  coarse = { untilMs: 0, gapMs: 0 };
   /** Counts changes; drawings are made anew when it moved. */
   version = 0;
   /** Highest sequence number seen. */
@@ -74,8 +79,30 @@ export class History {
     this.seq = anew ? seq : Math.max(this.seq, seq);
     this.version += 1;
     this.windowMs = (snapshot.window_s || 120) * 1000;
+    this.#reach(snapshot);
     this.#merge(snapshot);
     this.#advance(snapshot.now_ms);
+  }
+
+  /**
+   * What was before: a snapshot of a longer time, asked for. It says nothing of now.
+   *
+   * @param {Snapshot} snapshot
+   */
+  extend(snapshot) {
+    const known = this.spans;
+    const before = (snapshot.spans ?? []).filter((span) => !known.has(span.span_id));
+    this.spans = new Map([...before.map((span) => /** @type {const} */ ([span.span_id, span])), ...known]);
+    this.#trimSpans();
+    this.version += 1;
+    this.#reach(snapshot);
+    this.#merge(snapshot);
+  }
+
+  /** @param {Snapshot} snapshot */
+  #reach({ now_ms, window_s }) {
+    const from = now_ms - (window_s || 120) * 1000;
+    this.reachedMs = this.reachedMs === 0 ? from : Math.min(this.reachedMs, from);
   }
 
   /**
@@ -117,6 +144,7 @@ export class History {
       const extra = this.t.length - MAX_ROWS;
       this.t.splice(0, extra);
       for (const column of this.columns) column.splice(0, extra);
+      this.reachedMs = this.t[0] ?? this.reachedMs;
     }
     return true;
   }
@@ -192,6 +220,14 @@ export class History {
     // Where a hole is worth filling: our own rows further apart than any two of the snapshot.
     let widest = SAME_MS;
     for (let j = 1; j < times.length; j++) widest = Math.max(widest, (times[j] ?? 0) - (times[j - 1] ?? 0));
+    const apart = times.length > 1 ? ((times.at(-1) ?? 0) - (times[0] ?? 0)) / (times.length - 1) : 0;
+    if (apart > COARSE_MS) {
+      // Points come in pairs, the smallest and the largest of a stretch.
+      this.coarse = {
+        untilMs: Math.max(this.coarse.untilMs, this.t[0] ?? times.at(-1) ?? 0),
+        gapMs: apart * 5,
+      };
+    }
     let i = 0;
     let j = 0;
     while (i < this.t.length || j < times.length) {

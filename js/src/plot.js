@@ -18,8 +18,9 @@ import { clock } from "./format.js";
  * @typedef {{
  *   key: string, version: number, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
  *   format: (value: number) => string, range: readonly [number, number], width: number,
- *   band: readonly [number, number] | null, label: string, mark?: number | null,
+ *   band: readonly [number, number] | null, label: string, marks?: readonly Mark[],
  * }} Drawing
+ * @typedef {{ value: number, dash: number[], ink: string, label?: string }} Mark A line at a value.
  */
 
 export class Plot {
@@ -65,16 +66,15 @@ export class Plot {
     }
     const plot = this.#plot;
     // A moving cursor alone costs no drawing.
-    const stamp = [this.#key, drawing.version, drawing.range, drawing.width, drawing.max, drawing.band].join(
-      "|",
-    );
+    const { version, range, width, max: top, band, marks = [] } = drawing;
+    const stamp = [this.#key, version, range, width, top, band, ...marks.map((mark) => mark.value)].join("|");
     if (stamp === this.#stamp) {
       this.#showCursor(plot);
       return;
     }
     this.#stamp = stamp;
     if (plot.width !== drawing.width) plot.setSize({ width: drawing.width, height: this.#height });
-    const [min, max] = drawing.range;
+    const [min, max] = range;
     plot.batch(() => {
       plot.setData([drawing.t, ...drawing.values], false);
       plot.setScale("x", { min, max });
@@ -160,7 +160,7 @@ export class Plot {
         draw: [
           (u) => {
             this.#drawBand(u, true);
-            this.#drawMark(u);
+            for (const mark of this.#drawing?.marks ?? []) this.#drawMark(u, mark);
           },
         ],
         setCursor: [
@@ -209,21 +209,40 @@ export class Plot {
     u.ctx.restore();
   }
 
-  /** A dashed line: the device's size. @param {uPlot} u */
-  #drawMark(u) {
-    const mark = this.#drawing?.mark;
-    if (mark == null) return;
-    const { left, width } = u.bbox;
-    const y = Math.round(u.valToPos(mark, "y", true)) + 0.5;
+  /**
+   * A dashed line from edge to edge, its label above it at the right, or below where there is no room.
+   *
+   * @param {uPlot} u
+   * @param {Mark} mark
+   */
+  #drawMark(u, { value, dash, ink, label }) {
+    const { left, top, width } = u.bbox;
+    const ratio = uPlot.pxRatio;
+    const y = Math.round(u.valToPos(value, "y", true)) + 0.5;
     const ctx = u.ctx;
     ctx.save();
-    ctx.strokeStyle = this.#theme.muted;
-    ctx.lineWidth = uPlot.pxRatio;
-    ctx.setLineDash([4 * uPlot.pxRatio, 3 * uPlot.pxRatio]);
+    ctx.strokeStyle = ink;
+    ctx.lineWidth = ratio;
+    ctx.setLineDash(dash.map((length) => length * ratio));
     ctx.beginPath();
     ctx.moveTo(left, y);
     ctx.lineTo(left + width, y);
     ctx.stroke();
+    if (label) {
+      ctx.font = this.#theme.font.replace(/^\d+/, (size) => `${Number(size) * ratio}`);
+      const across = ctx.measureText(label).width + 8 * ratio;
+      const height = 15 * ratio;
+      const under = y - height - ratio < top;
+      const at = under ? y + 2 * ratio : y - height - ratio;
+      ctx.fillStyle = this.#theme.ground;
+      ctx.globalAlpha = 0.86;
+      ctx.fillRect(left + width - across, at, across, height);
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = ink;
+      ctx.textAlign = "right";
+      ctx.textBaseline = "middle";
+      ctx.fillText(label, left + width - 4 * ratio, at + height / 2);
+    }
     ctx.restore();
   }
 

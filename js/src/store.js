@@ -11,7 +11,7 @@
  * }} View
  */
 
-export const WINDOWS_MS = /** @type {const} */ ([30_000, 120_000, 600_000]);
+export const WINDOWS_MS = /** @type {const} */ ([30_000, 120_000, 600_000, 3_600_000]);
 /** The axis never shows less than this while it follows. */
 const YOUNGEST_MS = 10_000;
 

@@ -9,14 +9,16 @@
  * @typedef {{
  *   id: string, name: string, total_bytes: number | null, used_bytes: number | null,
  *   util?: number | null, power_w?: number | null, owners: OwnerEntry[], since_ms?: number | null,
+ *   plan?: Readonly<Record<string, number>> | null,
  * }} Device
  *
  * @typedef {{
  *   name: string, state: string, model: string | null, engine: string | null, url: string | null,
  *   slots: number | null, slots_busy: number | null, queued: number | null, ctx_per_slot: number | null,
  *   kv_tokens: number | null, kv_capacity: number | null, decode_tokens_per_s: number | null,
- *   ttft_s: number | null, input_tokens_total: number | null, output_tokens_total: number | null,
- *   since_ms?: number | null,
+ *   prefill_tokens_per_s?: number | null, ttft_s: number | null,
+ *   input_tokens_total: number | null, output_tokens_total: number | null, since_ms?: number | null, owned?: boolean,
+ *   stage?: string | null, fraction?: number | null, reason?: string | null, remedy?: string | null,
  * }} Server
  *
  * @typedef {{
@@ -34,7 +36,8 @@
  *   start_ms: number, end_ms: number, status?: string, error_type?: string | null,
  *   model?: string | null, server?: string | null, cell_id?: string | null,
  *   input_tokens?: number | null, output_tokens?: number | null, cached_tokens?: number | null,
- *   ttft_s?: number | null, decode_tokens_per_s?: number | null, energy_j?: number | null,
+ *   ttft_s?: number | null, decode_tokens_per_s?: number | null, prefill_tokens_per_s?: number | null,
+ *   energy_j?: number | null,
  *   peak_bytes?: number | null, depth?: number,
  * }} Span
  *

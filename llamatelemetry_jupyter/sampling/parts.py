@@ -61,7 +61,9 @@ COARSE_SERVER = np.dtype(
 )
 #: So many bytes of a slot any of them may look at.
 WIDEST = max(kind.itemsize for kind in (FINE_DEVICE, FINE_SERVER, COARSE_DEVICE, COARSE_SERVER))
-_OWNER = np.dtype([("owner", "u1"), ("_0", "V7"), ("bytes", "i8"), ("_1", f"V{records.OWNER.size - 16}")])
+_OWNER = np.dtype(
+    [("owner", "u1"), ("_0", "V7"), ("bytes", "i8"), ("filled", "i8"), ("_1", f"V{records.OWNER.size - 24}")]
+)
 
 
 def devices(
@@ -229,12 +231,7 @@ class _Owners(Sequence[tuple[OwnerBytes, ...]]):
 
     def by_owner(self) -> dict[Owner, list[int | None]]:
         """As :meth:`..values.DeviceSeries.by_owner`, without making the entries."""
-        most = int(self._counts.max(initial=0))
-        width = most * records.OWNER.size
-        entries = (
-            np.ascontiguousarray(self._raw[:, :width]).view(_OWNER) if most else np.zeros((len(self._raw), 0), _OWNER)
-        )
-        there = np.arange(most)[None, :] < self._counts[:, None]
+        entries, there = self._entries()
         out: dict[Owner, list[int | None]] = {}
         for number, owner in enumerate(OWNERS):
             own = there & (entries["owner"] == number)
@@ -243,6 +240,22 @@ class _Owners(Sequence[tuple[OwnerBytes, ...]]):
                 newer = np.where(self._counts == 0, -1, np.where(own, entries["bytes"], 0).sum(axis=1))
                 out[owner] = _listed(np.concatenate([older, newer]))
         return out
+
+    def filled(self) -> list[int | None]:
+        """As :meth:`..values.DeviceSeries.filled`, without making the entries."""
+        entries, there = self._entries()
+        own = there & (entries["filled"] >= 0)
+        newer = np.where(own.any(axis=1), np.where(own, entries["filled"], 0).sum(axis=1), -1)
+        return _listed(np.concatenate([self._sums[1], newer]))
+
+    def _entries(self) -> tuple[Array, Array]:
+        """Owners of the fine rows as a table, and which of its cells are one."""
+        most = int(self._counts.max(initial=0))
+        width = most * records.OWNER.size
+        entries = (
+            np.ascontiguousarray(self._raw[:, :width]).view(_OWNER) if most else np.zeros((len(self._raw), 0), _OWNER)
+        )
+        return entries, np.arange(most)[None, :] < self._counts[:, None]
 
 
 def _filled(owner: Owner, filled: int) -> int | None:

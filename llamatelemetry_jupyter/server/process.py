@@ -28,7 +28,7 @@ from ..fetch import Progress
 from ..models import catalogue, gguf
 from ..models.shape import shape_of
 from ..secrets import remember
-from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState
+from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState, ServerStatus
 from . import attach, failures, launch, log, proof, remedy
 from .child import Child
 from .forecast import Forecast, forecast
@@ -63,6 +63,8 @@ class ServerManager:
         self._now: Running | None = None
         self._asked: tuple[ServerSettings, Runtime, bool] | None = None
         self._crash: failures.Failure | None = None
+        self._reached: tuple[str, float | None] | None = None  # of the start that is under way
+        self._unwanted = False  # that start, by a stop that came before there was an engine
         self._lock = threading.RLock()
         self._pid = os.getpid()
 
@@ -119,10 +121,34 @@ class ServerManager:
         """``stopped``, ``starting``, ``loading``, ``ready`` or ``crashed``."""
         running = self._alive()
         if running is None:
-            return "crashed" if self._crash else "stopped"
+            return "starting" if self._reached is not None else "crashed" if self._crash else "stopped"
         if running.handle is not None:
             return "ready"
         return "loading" if running.parser.stage >= 0 else "starting"
+
+    @property
+    def asked(self) -> ServerSettings | None:
+        """The settings asked for last, also of a server that has ended; ``None`` before the first start."""
+        return self._asked[0] if self._asked is not None else None
+
+    def status(self) -> ServerStatus:
+        """What there is to tell of it now; waits for nothing."""
+        state, now, reached = self.state(), self._now, self._reached
+        running = now if state in ("starting", "loading", "ready") else None
+        handle, coming = (running.handle, running.forecast) if running is not None else (None, None)
+        told = now.model if now is not None and (running is not None or state == "crashed") else None
+        crash = self._crash if state == "crashed" else None
+        stage, fraction = reached if reached is not None and state != "ready" else (None, None)
+        return ServerStatus(
+            self.name,
+            state,
+            told.id if told is not None else None,
+            stage,
+            fraction,
+            crash.cause if crash is not None else None,
+            crash.remedy if crash is not None else None,
+            handle.predicted if handle is not None else coming.buffers if coming is not None else (),
+        )
 
     def log(self, last: int = 40) -> list[str]:
         """The last lines of the newest log, also after the end; empty when there was none."""
@@ -156,36 +182,12 @@ class ServerManager:
         """
         with self._lock:
             self._own()
-            say = on_progress or (lambda _stage, _fraction: None)
-            tell = on_notice or (lambda _text: None)
-            runtime = runtime or find_runtime()
-            model = catalogue.resolve(settings.model, say)
-            header = gguf.read_header(model.path)
-            wanted = settings.resolved(model, header)
-            _ = wanted.to_argv(runtime.features) if runtime.kind == "binary" else wanted.to_params()
-            running = self._alive()
-            if running is not None and running.handle is not None and not replace:
-                same_engine = running.runtime is not None and running.runtime.argv == runtime.argv
-                if running.serves(settings, wanted) and same_engine and (running.kept or not keep):
-                    return running.handle
-            gpus, host = places(wanted, runtime, running.handle if running is not None else None)
-            found = forecast(wanted, shape_of(header), gpus, host, lower=settings.ctx is None)
-            for text in remedy.notices(found, settings.model, self.name):
-                tell(text)
-            self.stop()
-            remove_stale_files()
-            self._asked = (settings, runtime, keep)
+            self._unwanted = False
+            self._reached = ("reading the model", None)
             try:
-                running = self._spawn(found, model, runtime, keep=keep)
-                handle = self._wait_until_ready(running, say, timeout_s)
-                self._settle(running, handle)
-            except BaseException:  # also an interrupt: a cell that was stopped leaves no half-started engine behind
-                if self._now is not None:
-                    self._end(self._now, 0.5)
-                raise
-            known = asdict(handle)
-            self._tell("ready", **{name: known[name] for name in _TOLD})
-            return handle
+                return self._start(settings, runtime, self._telling(on_progress), timeout_s, replace, keep, on_notice)
+            finally:
+                self._reached = None
 
     def restart(
         self,
@@ -211,6 +213,7 @@ class ServerManager:
             # Another thread holds the lock until its start is through: it sees the end, and gives up.
             starting.wanted_to_end = True
             starting.child.end(timeout_s)
+        self._unwanted = self._reached is not None
         with self._lock:
             if self._now is not None:
                 self._end(self._now, timeout_s)
@@ -285,6 +288,60 @@ class ServerManager:
             return handle
 
     # ----------------------------------------------------------------------------------------------------- the parts
+
+    def _start(
+        self,
+        settings: ServerSettings,
+        runtime: Runtime | None,
+        say: Progress,
+        timeout_s: float,
+        replace: bool,
+        keep: bool,
+        on_notice: Callable[[str], None] | None,
+    ) -> ServerHandle:
+        tell = on_notice or (lambda _text: None)
+        runtime = runtime or find_runtime()
+        model = catalogue.resolve(settings.model, say)
+        header = gguf.read_header(model.path)
+        wanted = settings.resolved(model, header)
+        _ = wanted.to_argv(runtime.features) if runtime.kind == "binary" else wanted.to_params()
+        running = self._alive()
+        if running is not None and running.handle is not None and not replace:
+            same_engine = running.runtime is not None and running.runtime.argv == runtime.argv
+            if running.serves(settings, wanted) and same_engine and (running.kept or not keep):
+                return running.handle
+        gpus, host = places(wanted, runtime, running.handle if running is not None else None)
+        found = forecast(wanted, shape_of(header), gpus, host, lower=settings.ctx is None)
+        for text in remedy.notices(found, settings.model, self.name):
+            tell(text)
+        if self._now is not None:
+            self._end(self._now, STOP_S)
+        self._crash = None
+        remove_stale_files()
+        self._asked = (settings, runtime, keep)
+        try:
+            running = self._spawn(found, model, runtime, keep=keep)
+            handle = self._wait_until_ready(running, say, timeout_s)
+            self._settle(running, handle)
+        except BaseException:  # also an interrupt: a cell that was stopped leaves no half-started engine behind
+            if self._now is not None:
+                self._end(self._now, 0.5)
+            raise
+        known = asdict(handle)
+        self._tell("ready", **{name: known[name] for name in _TOLD})
+        return handle
+
+    def _telling(self, say: Progress | None) -> Progress:
+        """``say``, remembered for :meth:`status`; where a stop came before the engine, the start ends here."""
+
+        def tell(stage: str, fraction: float | None) -> None:
+            self._reached = (stage, fraction)
+            if self._unwanted:
+                raise ServerError("the server was stopped while it started", hint="%llama start")
+            if say is not None:
+                say(stage, fraction)
+
+        return tell
 
     def _own(self) -> None:
         if os.getpid() != self._pid:

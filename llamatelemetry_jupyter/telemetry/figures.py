@@ -82,6 +82,10 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "tokens/s", "the response's timings", "the response's predicted_per_second",
         ),
         Figure(
+            "prefill_tokens_per_s", "prefill tokens/s", "(input tokens − cached tokens) / prefill time", "tokens/s",
+            "the response's timings", "the response's prompt_per_second",
+        ),
+        Figure(
             "token_gap", "gaps between tokens",
             "from one piece of text to the next: median, 95th percentile and maximum, each a gap that was", "s",
             _CLOCK, "the gaps that are kept beside the span, and its decode span",

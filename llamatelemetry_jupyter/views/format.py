@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -56,6 +56,28 @@ def used(device: Mapping[str, Any]) -> str:
     if device["used_bytes"] is None and device.get("since_ms") is not None:
         return since(device["since_ms"])
     return f"{size(device['used_bytes'])} of {size(device['total_bytes'])} used"
+
+
+def state(server: Mapping[str, Any]) -> str:
+    """A snapshot's server in words: ``ready``, ``loading: loading weights, 45 %``, ``crashed: why; try: what``."""
+    word = short(server["state"], 78)
+    if server.get("reason"):
+        remedy = f"; try: {short(server['remedy'], 80)}" if server.get("remedy") else ""
+        return f"{word}: {short(server['reason'], 160)}{remedy}"
+    if server.get("stage"):
+        part = f", {100 * server['fraction']:.0f} %" if server.get("fraction") is not None else ""
+        return f"{word}: {short(server['stage'], 78)}{part}"
+    return word
+
+
+def watts(devices: Sequence[Mapping[str, Any]]) -> str:
+    """What a snapshot's GPUs draw together, ``130 W, 2 GPUs``; of those that tell, where some do not."""
+    gpus = [one for one in devices if one["id"] != "host"]
+    told = [one["power_w"] for one in gpus if one["power_w"] is not None]
+    if not told:
+        return NA
+    who = f"{len(told)} of {len(gpus)} GPUs" if len(told) < len(gpus) else f"{len(gpus)} GPU{'s'[: len(gpus) > 1]}"
+    return f"{sum(told):.0f} W, {who}"
 
 
 def since(t_ms: float) -> str:

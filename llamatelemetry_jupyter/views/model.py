@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..telemetry import figures
+from ..gpu.owners import Engine, announced, visible
+from ..telemetry import figures, semconv
 from ..values import (
     DeviceSample,
+    EngineBuffer,
     OwnerBytes,
     Samples,
     SampleSource,
     ServerHandle,
     ServerSample,
     ServerSeries,
+    ServerStatus,
     SpanRow,
     SpanSource,
 )
@@ -30,16 +34,18 @@ VERSION = 1
 MAX_BYTES = 200_000
 MAX_SPANS = 200
 _SPAN_BYTES = 110_000
-_SPAN_BYTES_BESIDE_MANY_SERIES = 55_000
+_SPAN_BYTES_BESIDE_MANY_SERIES = 50_000
 _MAX_OWNERS = 12
 #: A reading that is older is not shown as the present one: the sampler reads once a second or more often.
 STALE_S = 3.0
 #: Figures of the widget's header by its own names (``js/src/views/now.js``), for their tooltips.
 _HEADER = {
     "tokens_per_s": "decode_tokens_per_s",
+    "prefill": "prefill_tokens_per_s",
     "ttft": "ttft_s",
     "slots": "slots_busy",
     "kv": "kv_tokens",
+    "power": "power_w",
     "calls": "calls",
     "input_tokens": "total_input_tokens",
     "output_tokens": "total_output_tokens",
@@ -54,17 +60,19 @@ def snapshot(
     width_px: int,
     *,
     handle: ServerHandle | None = None,
-    state: str | None = None,
+    status: ServerStatus | None = None,
     window_s: float = 120.0,
     names: Mapping[str, str] | None = None,
+    planned: Sequence[EngineBuffer] = (),
 ) -> dict[str, Any]:
     """Everything that a picture of the last ``window_s`` seconds needs, ``width_px`` wide, as a JSON-safe dict.
 
     Where there is no reading of the last three seconds, figures are ``None`` and ``since_ms`` is when the last one was:
     of a device, of the server, and of everything when the sampler itself is silent.
-    ``handle`` and ``state`` are the server's as its manager knows them; without them the newest sample tells. Totals
-    are over all spans of the store; ``server.ttft_s`` and ``decode_tokens_per_s`` are the newest call's. ``names`` are
-    devices' product names (``Tesla T4``); without them the source is asked, if it knows any.
+    ``handle`` and ``status`` are the server's as its manager knows them; without them the newest sample tells. Totals
+    are over all spans of the store; ``server.ttft_s`` and its rates are the newest call's. ``names`` are devices'
+    product names (``Tesla T4``); without them the source is asked, if it knows any. ``planned`` is what the plans of
+    the servers that run say, by the engine's names of devices.
     """
     fresh_ns = now_ns - int(STALE_S * 1e9)
     window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
@@ -76,9 +84,9 @@ def snapshot(
         "now_ms": now_ns / 1e6,
         "window_s": float(window_s),
         "since_ms": _silent_ms(latest, fresh_ns),
-        "server": _server(handle, state, latest, chosen, fresh_ns),
+        "server": _server(handle, status, latest, chosen, fresh_ns),
         "totals": totals(spans),
-        "devices": _devices(latest, names if names is not None else _names(samples), fresh_ns),
+        "devices": _devices(latest, names if names is not None else _names(samples), fresh_ns, planned),
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
         "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
@@ -183,6 +191,14 @@ def number(value: float | None) -> float | int | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def prefill_rate(row: SpanRow) -> float | None:
+    """Tokens/s of a call's prefill by the server's own timings; ``None`` where it told none, or all was cached."""
+    tokens, took_ms = (row.attributes.get(semconv.TIMINGS + name) for name in ("prompt_n", "prompt_ms"))
+    if not isinstance(tokens, (int, float)) or not isinstance(took_ms, (int, float)) or not tokens or not took_ms > 0:
+        return None
+    return number(round(tokens / (took_ms / 1e3), 1))
+
+
 def _newest_rows(trace: Sequence[SpanRow], limit: int) -> list[SpanRow]:
     by_id = {row.span_id: row for row in trace}
     kept: dict[str, SpanRow] = {}
@@ -219,6 +235,7 @@ def span_dict(row: SpanRow, depth: int) -> dict[str, Any]:
         "cached_tokens": row.cached_tokens,
         "ttft_s": number(row.ttft_s),
         "decode_tokens_per_s": number(row.decode_tokens_per_s),
+        "prefill_tokens_per_s": prefill_rate(row),
         "energy_j": number(row.energy_j),
         "peak_bytes": row.peak_bytes,
         "depth": depth,
@@ -233,14 +250,19 @@ def _silent_ms(latest: Samples, fresh_ns: int) -> float | None:
 
 
 def _server(
-    handle: ServerHandle | None, state: str | None, latest: Samples, rows: Sequence[SpanRow], fresh_ns: int
+    handle: ServerHandle | None,
+    status: ServerStatus | None,
+    latest: Samples,
+    rows: Sequence[SpanRow],
+    fresh_ns: int,
 ) -> dict[str, Any] | None:
+    named = handle.name if handle else status.name if status else None
     sampled: ServerSeries | None = None
     for one in latest.servers:
-        if len(one.t_ns) and (handle is None or one.server == handle.name):
+        if len(one.t_ns) and named in (None, one.server):
             sampled = one
             break
-    if handle is None and sampled is None:
+    if handle is None and sampled is None and (status is None or status.state == "stopped"):
         return None
     sample = sampled.row(-1) if sampled else None
     stale_ms = sample.t_ns / 1e6 if sample is not None and sample.t_ns < fresh_ns else None
@@ -248,15 +270,24 @@ def _server(
         # Totals only grow: the last that was read is still true, as "at least".
         totals = {name: getattr(sample, name) for name in ("slots", "input_tokens_total", "output_tokens_total")}
         sample = ServerSample(sample.t_ns, sample.server, "unreachable", **totals)
-    name = handle.name if handle else sample.server if sample else ""
+    name = named or (sample.server if sample else "")
+    state = status.state if status else sample.state if sample else "ready"
+    if state == "ready" and sample is not None and sample.state == "sleeping":
+        state = "sleeping"
+    model = handle.model.id if handle and handle.model else status.model if status else None
     # Spans know a server by host:port, which is gone with the handle: a stopped server then keeps the newest call.
     known = {None, name, handle.url.partition("://")[2]} if handle else None
     calls = (r for r in reversed(rows) if r.ttft_s is not None and (known is None or r.server in known))
     call = next(calls, None)
     return {
         "name": text(name, 60),
-        "state": state or (sample.state if sample else "ready"),
-        "model": text(handle.model.id if handle and handle.model else call.model if call else None, 120),
+        "state": state,
+        "owned": handle.owned if handle else True,
+        "stage": text(status.stage, 80) if status else None,
+        "fraction": number(status.fraction) if status else None,
+        "reason": text(status.reason, 240) if status else None,
+        "remedy": text(status.remedy, 120) if status else None,
+        "model": text(model or (call.model if call else None), 120),
         "engine": text((handle.engine or handle.backend) if handle else None, 80),
         "url": text(handle.url if handle else None, 120),
         "since_ms": stale_ms,
@@ -267,6 +298,7 @@ def _server(
         "kv_tokens": sample.kv_tokens if sample else None,
         "kv_capacity": sample.kv_capacity if sample else None,
         "decode_tokens_per_s": number(call.decode_tokens_per_s) if call else None,
+        "prefill_tokens_per_s": prefill_rate(call) if call else None,
         "ttft_s": number(call.ttft_s) if call else None,
         "input_tokens_total": sample.input_tokens_total if sample else None,
         "output_tokens_total": sample.output_tokens_total if sample else None,
@@ -278,16 +310,24 @@ def _names(samples: SampleSource) -> dict[str, str]:
     return {one.device: one.name for one in described()} if callable(described) else {}
 
 
-def _devices(latest: Samples, names: Mapping[str, str], fresh_ns: int) -> list[dict[str, Any]]:
+def _devices(
+    latest: Samples, names: Mapping[str, str], fresh_ns: int, planned: Sequence[EngineBuffer]
+) -> list[dict[str, Any]]:
     made = []
     gpus = 0
+    # An engine counts the GPUs that it sees: it was started with this process' environment.
+    seen = visible(
+        [one.device for one in latest.devices if one.device != "host"], os.environ.get("CUDA_VISIBLE_DEVICES")
+    )
+    engine = Engine("", None, tuple(planned), gpus=seen)
     for one in latest.devices[:MAX_DEVICES]:
         if not len(one.t_ns):
             continue
         label = "host memory" if one.device == "host" else f"GPU {gpus}"
         gpus += one.device != "host"
         name = f"{label} · {names[one.device]}" if one.device in names and one.device != "host" else label
-        made.append(_device(_current(one.row(-1), fresh_ns), name))
+        plan = announced(engine, one.device)
+        made.append(_device(_current(one.row(-1), fresh_ns), name) | {"plan": plan or None})
     return made
 
 

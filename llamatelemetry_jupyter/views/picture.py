@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import theme
-from .format import NA, clock, count, rate, seconds, size, used
+from .format import NA, clock, count, rate, seconds, short, size, state, used, watts
 from .series import reduce
 from .svg import CARD, GRID, INK, SOFT, document, label, line, rect, stroke, text_px
 
@@ -126,21 +126,26 @@ def _header(snapshot: Mapping[str, Any]) -> str:
         out = [label(_EDGE, 34, "No server is running", 17, weight=600), label(_EDGE, 54, "%llama start", 12, SOFT)]
         server = {}
     else:
-        state = str(server["state"])
-        said = f"{theme.STATES.get(state, '·')} {state}"
+        word = str(server["state"])
+        said = f"{theme.STATES.get(word, '·')} {word}"
+        under = (
+            state(server).removeprefix(f"{short(word, 78)}: ") if server.get("reason") or server.get("stage") else ""
+        )
         room = WIDTH - 2 * _EDGE
         out = [
             label(_EDGE, 34, server["model"] or "model n/a", 17, weight=600, width=room - text_px(said, 13) - 20),
             label(WIDTH - _EDGE, 34, said, 13, anchor="end", width=160),
-            label(_EDGE, 54, server["engine"] or "", 12, SOFT, width=room),
+            label(_EDGE, 54, under or server["engine"] or "", 12, SOFT, width=room),
         ]
     figures = (
         ("output tokens", count(totals["output_tokens"]), ""),
         ("last call", rate(server.get("decode_tokens_per_s")), "tokens/s"),
+        ("prefill", rate(server.get("prefill_tokens_per_s")), "tokens/s"),
         ("first token", seconds(server.get("ttft_s")), ""),
         ("calls", count(totals["calls"]), f"✕ {count(totals['errors'])} errors" if totals["errors"] else ""),
         ("spans", count(totals["spans"]), f"in {count(totals['traces'])} traces"),
         ("KV cache", count(server.get("kv_tokens")), _of_tokens(server)),
+        ("power", *watts(snapshot["devices"]).partition(", ")[::2]),
     )
     step = (WIDTH - 2 * _EDGE) / len(figures)
     for number, (name, value, unit) in enumerate(figures):

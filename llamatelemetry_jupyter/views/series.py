@@ -25,7 +25,7 @@ MAX_SERVERS = 8
 
 
 class Series(TypedDict, total=False):
-    """What a column holds; ``device`` and ``owner`` only on memory, ``server`` only on a server's."""
+    """What a column holds; ``device`` is not on a server's, ``owner`` only on memory, ``server`` only on a server's."""
 
     id: str
     group: str
@@ -71,6 +71,7 @@ def series_list(samples: Samples) -> list[Series]:
             )
     for device in samples.devices[:MAX_DEVICES]:
         for group, label, unit, values in (
+            ("filled", "KV cache, filled", "B", device.filled()),
             ("util", "GPU busy", "1", device.util),
             ("power", "power", "W", device.power_w),
         ):
@@ -93,6 +94,7 @@ def columns(samples: Samples, series: Sequence[Series]) -> tuple[list[float], li
         places, spread = [at[t] for t in device.t_ns], _spread(device.t_ns, ticks)
         for owner, values in _owner_columns(device).items():
             filled[f"mem/{device.device}/{owner}"] = spread(places, values)
+        filled[f"filled/{device.device}"] = spread(places, device.filled())
         filled[f"util/{device.device}"] = spread(places, _rounded(device.util, 4))
         filled[f"power/{device.device}"] = spread(places, _rounded(device.power_w, 1))
     for server in samples.servers:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..telemetry import figures
 from . import svg, theme
-from .format import NA, clock, count, rate, seconds, short, since, size, used
+from .format import NA, clock, count, rate, seconds, short, since, size, state, used, watts
 from .picture import picture
 from .text import CALL_FIGURES, Table
 
@@ -23,6 +23,7 @@ _STATUS_FIGURES = {
     "slots": "slots_busy",
     "context": "kv_tokens",
     "last call": "decode_tokens_per_s",
+    "power": "power_w",
     "calls": "calls",
     "spans": "spans",
     **{f"  {style['label']}": owner for owner, style in theme.OWNERS.items()},
@@ -75,23 +76,27 @@ def calls_table(snapshot: Mapping[str, Any]) -> Table:
     )
 
 
-def status_table(snapshot: Mapping[str, Any], crash: str | None = None) -> Table:
+def status_table(snapshot: Mapping[str, Any]) -> Table:
     """Server, memory by owner and totals, one figure a row."""
     server, totals, titles = snapshot["server"], snapshot["totals"], figures.titles(_STATUS_FIGURES)
     rows: list[tuple[str, str]] = []
     if server is None:
-        rows.append(("server", f"crashed: {crash}" if crash else "none; try: %llama start"))
+        rows.append(("server", "none; try: %llama start"))
     else:
         kv = f"KV cache holds {_na(server['kv_tokens'])}"
         per_slot = f"{_na(server['ctx_per_slot'])} tokens per slot, " if server["ctx_per_slot"] else ""
-        last = f"{rate(server['decode_tokens_per_s'])} tokens/s, first token {seconds(server['ttft_s'])}"
-        why = f": {short(crash, 120)}; try: %llama start" if crash and server["state"] == "crashed" else ""
-        rows.append(("server", f"{short(server['model'] or NA, 56)}, {_na(server['state'])}{why}"))
+        last = (
+            f"{rate(server['decode_tokens_per_s'])} tokens/s, prefill {rate(server['prefill_tokens_per_s'])} tokens/s, "
+            f"first token {seconds(server['ttft_s'])}"
+        )
+        rows.append(("server", f"{short(server['model'] or NA, 56)}, {state(server)}"))
         rows += [(name, _na(server[key])) for name, key in (("engine", "engine"), ("address", "url")) if server[key]]
         busy = f"{_na(server['slots_busy'])} of {_na(server['slots'])} busy, {_na(server['queued'])} waiting"
         if server.get("since_ms") is not None:
             busy, kv = since(server["since_ms"]), f"KV cache {since(server['since_ms'])}"
         rows += [("slots", busy), ("context", per_slot + kv), ("last call", last if server["ttft_s"] else "none yet")]
+    if any(device["id"] != "host" for device in snapshot["devices"]):
+        rows.append(("power", watts(snapshot["devices"])))
     if (silent := snapshot.get("since_ms")) is not None:
         rows.append(("readings", f"{since(silent)}: the sampler is silent"))
     tokens = f"{count(totals['input_tokens'])} → {count(totals['output_tokens'])} tokens"

@@ -10,7 +10,7 @@ import pytest
 from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
 
 from llamatelemetry_jupyter.telemetry.figures import figure
-from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample
+from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample, ServerStatus
 from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, snapshot
 from llamatelemetry_jupyter.views.series import columns, rates, reduce, series_list
 
@@ -73,6 +73,7 @@ def test_ids_of_series_follow_the_devices_and_servers():
         "slots/default/busy",
         "slots/default/queued",
         "kv/default",
+        "filled/host",
     ]
 
 
@@ -128,7 +129,7 @@ def test_nothing_that_is_past_is_shown_as_current():
     assert [server[k] for k in ("slots_busy", "queued", "kv_tokens", "since_ms")] == [None, None, None, last_ms]
     assert server["state"] == "ready"  # its manager says so
     assert server["output_tokens_total"] == world_at(30)["server"]["output_tokens_total"]
-    assert world_at(40, handle=None, state=None)["server"]["state"] == "unreachable"
+    assert world_at(40, handle=None, status=None)["server"]["state"] == "unreachable"
 
 
 def test_a_device_that_does_not_answer_says_since_when_and_comes_back():
@@ -224,7 +225,7 @@ def test_used_memory_is_shown_when_nothing_could_be_attributed():
 
 
 def test_a_stopped_server_keeps_its_model_and_its_last_call():
-    made = snapshot(**session() | {"handle": None, "state": "stopped"})["server"]
+    made = snapshot(**session() | {"handle": None, "status": ServerStatus("default", "stopped")})["server"]
     assert (made["model"], made["state"], made["ttft_s"]) == ("smollm2-135m", "stopped", 0.15)
 
 

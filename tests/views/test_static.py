@@ -6,6 +6,7 @@ from html import unescape
 import pytest
 from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
 
+from llamatelemetry_jupyter.values import ServerStatus
 from llamatelemetry_jupyter.views.format import clock
 from llamatelemetry_jupyter.views.model import snapshot
 from llamatelemetry_jupyter.views.picture import WIDTH, picture
@@ -105,7 +106,8 @@ def test_a_trace_larger_than_the_picture_is_cut_and_says_so():
 @pytest.mark.parametrize("word", HOSTILE)
 def test_hostile_text_is_shown_as_text(word):
     rows = hostile([row for n in range(1, 30) for row in trace(n, n)], word)
-    made = snapshot(Spans(rows), Memory(host(30), server(30)), T0 + 30 * 10**9, 900, handle=handle(word), state=word)
+    status = ServerStatus("default", "crashed", word, word, 0.5, word, word)
+    made = snapshot(Spans(rows), Memory(host(30), server(30)), T0 + 30 * 10**9, 900, handle=handle(word), status=status)
     html = static_html(made)
     check(html)
     assert "\x1b" not in html + static_text(made)

@@ -257,7 +257,10 @@ def test_tab_reaches_everything_in_order(dashboard):
             break
         if reached[-1:] != [here]:
             reached.append(here)
-    assert reached == ["pause", "window", "follow", "tab", "img", "ll-owner", "img", "listbox"]
+    assert reached == [
+        "ll-figure", "tab", "pause", "window", "follow", "start", "restart", "stop",
+        "tab", "img", "ll-owner", "img", "listbox",
+    ]  # fmt: skip
 
 
 def test_one_cursor_reads_all_panels(dashboard):
@@ -332,10 +335,10 @@ def test_owners_are_drawn_by_choice_and_devices_by_tab(dashboard):
     page = dashboard(gpus())
     assert [tab.inner_text() for tab in page.locator(".ll-tab").all()][-1] == "host memory"
     assert page.locator('.ll-owner:has([data-owner="other"])').get_attribute("aria-pressed") == "true"
-    page.locator('.ll-tab[aria-selected="true"]').focus()
+    page.locator('.ll-memory .ll-tab[aria-selected="true"]').focus()
     page.keyboard.press("ArrowLeft")
     settle(page)
-    assert page.locator('.ll-tab[aria-selected="true"]').inner_text() == "host memory"
+    assert page.locator('.ll-memory .ll-tab[aria-selected="true"]').inner_text() == "host memory"
     other = page.locator('.ll-owner:has([data-owner="other"])')
     assert other.get_attribute("aria-pressed") == "false"
     before = page.locator(".ll-memory .ll-plot canvas").screenshot()
@@ -347,7 +350,7 @@ def test_owners_are_drawn_by_choice_and_devices_by_tab(dashboard):
 
 def test_empty_states_say_what_to_type(dashboard):
     nothing = {"spans": world.Spans([])}
-    page = dashboard(snap(**nothing, samples=world.Memory(), handle=None, state=None))
+    page = dashboard(snap(**nothing, samples=world.Memory(), handle=None, status=None))
     assert text(page, "state") == "no server"
     assert "%llama start" in text(page, "empty")
     shoot(page, "empty")
@@ -419,8 +422,8 @@ def test_a_closed_view_leaves_nothing_behind(dashboard):
         page.evaluate("() => harness.view()")
     settle(page)
     assert page.locator(".llamatelemetry").count() == 1
-    # The widget itself goes on listening for its next view: snapshot and messages.
-    assert page.evaluate("() => harness.listeners()") == 2
+    # The widget itself goes on listening for its next view: snapshot, messages, answers; and so does the view.
+    assert page.evaluate("() => harness.listeners()") == 4
 
 
 def test_frames_before_a_view_are_not_lost_and_a_lost_snapshot_is_asked_for(dashboard):

@@ -3,18 +3,28 @@
 import { valueTicks } from "../axis.js";
 import { cut, maximum, stack } from "../columns.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
-import { bytes, NA, percent, plain, since } from "../format.js";
+import { bytes, clock, NA, percent, plain, since } from "../format.js";
 import { Plot } from "../plot.js";
 import { OWNERS } from "../theme.js";
 
 /** @import { Frame, Shared } from "../dashboard.js" */
-/** @import { Device } from "../types.js" */
+/** @import { Column } from "../columns.js" */
+/** @import { Look } from "../theme.js" */
+/** @import { Device, OwnerEntry } from "../types.js" */
 
 const HEIGHT = 156;
 /** Owners that say nothing about the model: on the host they would dwarf it, so they are listed and not drawn. */
 const BACKGROUND = new Set(["other", "unknown", "free"]);
 
-/** @typedef {{ owner: string, key: string, column: number, drawn: boolean, value: number | null, note: string }} Entry */
+/**
+ * @typedef {{
+ *   owner: string, key: string, column: number, drawn: boolean, value: number | null, filled: number | null,
+ *   estimate: boolean, processes: readonly string[],
+ * }} Entry
+ */
+
+/** The part of the KV cache that holds tokens: the cache's colour without its pattern. */
+const FILLED = { ...(OWNERS["kv"] ?? { label: "", light: "", dark: "" }), pattern: "solid" };
 
 export class Memory {
   el;
@@ -27,6 +37,16 @@ export class Memory {
   #list = h("ul", { class: "ll-owners" });
   /** @type {Map<string, HTMLLIElement>} */
   #rows = new Map();
+  #planned = h("span", { class: "ll-value", "data-field": "plan" });
+  #planNote = h("span", { class: "ll-note" });
+  #plan = h(
+    "p",
+    { class: "ll-owner ll-plan" },
+    h("span", { class: "ll-stroke", "data-dash": "5,3", "aria-hidden": "true" }),
+    h("span", { class: "ll-name" }, "plan"),
+    this.#planNote,
+    this.#planned,
+  );
   #summary = h("p", { class: "ll-summary", "data-field": "memory" });
   #load = h("p", { class: "ll-load" });
   #empty = h("p", { class: "ll-empty" }, "No memory samples yet.");
@@ -40,7 +60,7 @@ export class Memory {
       { class: "ll-panel ll-memory", "aria-label": "Memory by owner" },
       h("h3", {}, this.#title, this.#tabs),
       h("div", { class: "ll-chart" }, this.#plot.el, this.#empty),
-      h("div", { class: "ll-side" }, this.#list, this.#summary, this.#load),
+      h("div", { class: "ll-side" }, this.#list, this.#plan, this.#summary, this.#load),
     );
     this.#tabs.addEventListener("keydown", (event) => this.#onTabKey(event), { signal: shared.signal });
   }
@@ -53,6 +73,7 @@ export class Memory {
     this.#renderTabs(devices, device);
     this.#empty.hidden = device !== undefined;
     this.#plot.el.hidden = device === undefined;
+    this.#plan.hidden = !device?.plan;
     if (!device) {
       this.#list.replaceChildren();
       this.#rows.clear();
@@ -61,27 +82,22 @@ export class Memory {
       return;
     }
     const entries = this.#entries(frame, device);
-    const drawn = entries.filter((entry) => entry.drawn && entry.column >= 0);
-    const cutout = cut(
-      history,
-      drawn.map((entry) => entry.column),
-      range,
-    );
-    const edges = stack(cutout.values);
-    const top = maximum(edges.slice(-1));
+    const layers = this.#layers(frame, device, entries);
+    const edges = stack(layers.values);
+    const plan = planOf(device, entries);
+    const top = Math.max(maximum(edges.slice(-1)), plan ?? 0);
     // A GPU's axis is its size: how full it is, is the question. The host's follows what is drawn.
     const total = device.id === "host" ? null : device.total_bytes;
     const max = Math.max(total ?? 0, top * (total === null ? 1.12 : 1), 1024);
-    const looks = drawn
-      .map((entry) => OWNERS[entry.owner] ?? OWNERS["unknown"])
-      .filter((look) => look !== undefined);
+    const said = entries.map(({ owner, value, estimate }) => `${label(owner)} ${amount(value, estimate)}`);
+    if (plan !== null) said.push(`plan ${bytes(plan)}`);
     this.#plot.render({
-      key: `${device.id} ${drawn.map((entry) => entry.owner).join()}`,
+      key: `${device.id} ${layers.looks.map((look) => `${look.light}${look.pattern}`).join()}`,
       version: history.version,
-      t: cutout.t,
+      t: layers.t,
       // The tallest first: each lower layer is painted over it, so that every area is opaque and keeps its pattern.
       values: edges.toReversed(),
-      lines: looks
+      lines: layers.looks
         .map((look) => ({ fill: () => theme.fill(look), stroke: () => theme.color(look), width: 1 }))
         .toReversed(),
       max,
@@ -90,9 +106,23 @@ export class Memory {
       range,
       width,
       band,
-      label: `Memory of ${plain(device.name)}: ${entries.map((e) => `${label(e.owner)} ${bytes(e.value)}`).join(", ")}`,
-      mark: total,
+      label: `Memory of ${plain(device.name)}: ${said.join(", ")}`,
+      marks: [
+        ...(total === null ? [] : [{ value: total, dash: [4, 3], ink: theme.muted }]),
+        ...(plan === null
+          ? []
+          : [{ value: plan, dash: [7, 4], ink: theme.ink, label: `plan ${bytes(plan)}` }]),
+      ],
     });
+    setText(this.#planned, bytes(plan));
+    const there = entries.filter(({ owner, drawn }) => drawn && device.plan?.[owner] !== undefined);
+    const actual = there.some(({ value }) => value === null) ? null : sum(there.map(({ value }) => value));
+    setText(this.#planNote, plan && actual !== null ? difference(actual / plan - 1) : "");
+    setAttribute(
+      this.#plan,
+      "title",
+      `What the plan of the start says for ${there.map(({ owner }) => label(owner)).join(", ")}; beside it, how far what is there is from it`,
+    );
     keyed(
       this.#list,
       this.#rows,
@@ -101,10 +131,14 @@ export class Memory {
       (entry) => this.#makeRow(entry),
       (el, entry) => this.#updateRow(el, entry),
     );
-    const used = cursorRow === row ? device.used_bytes : null;
+    const at = cursorRow === row ? null : (history.t[cursorRow] ?? null);
+    const free = entries.find(({ owner }) => owner === "free")?.value ?? null;
+    const then = free !== null && device.total_bytes ? device.total_bytes - free : null;
+    const used = at === null ? device.used_bytes : then;
     // The newest row may be long past: without a reading of now there is none to show.
     const sinceMs = cursorRow === row ? (device.since_ms ?? null) : null;
     const parts = [];
+    if (at !== null) parts.push(`at ${clock(at)}`);
     if (sinceMs !== null) parts.push(since(sinceMs));
     if (used !== null && device.total_bytes) {
       parts.push(`${bytes(used)} of ${bytes(device.total_bytes)} used`);
@@ -136,19 +170,47 @@ export class Memory {
       );
       const here = device.owners.filter((o) => o.owner === owner);
       if (column < 0 && here.length === 0) continue;
-      const sum = here.reduce((total, o) => total + (o.bytes ?? 0), 0);
+      const newest = sum(here.map((o) => o.bytes));
       const gone = device.since_ms != null && cursorRow === row;
-      const value = gone ? null : column >= 0 ? history.valueAt(column, cursorRow) : sum;
+      const value = gone ? null : column >= 0 ? history.valueAt(column, cursorRow) : newest;
       const key = `${device.id}/${owner}`;
       const byDefault = owner !== "free" && !(device.id === "host" && BACKGROUND.has(owner));
-      const filled = here.find((o) => o.filled_bytes != null)?.filled_bytes;
-      const notes = [];
-      if (filled != null && sum && cursorRow === row) notes.push(`${percent(filled / sum)} filled`);
-      if (here.some((o) => o.source === "estimate")) notes.push("estimate");
       const drawn = this.#shared.store.isDrawn(key, byDefault);
-      found.push({ owner, key, column, drawn, value, note: notes.join(", ") });
+      const filling = owner === "kv" ? history.series.findIndex((s) => s.id === `filled/${device.id}`) : -1;
+      const filled = gone || filling < 0 ? null : history.valueAt(filling, cursorRow);
+      const estimate = here.some((o) => o.source === "estimate");
+      const processes = [...new Set(here.flatMap((o) => (o.pid == null ? [] : [process(o)])))];
+      found.push({ owner, key, column, drawn, value, filled, estimate, processes });
     }
     return found;
+  }
+
+  /**
+   * What is stacked, bottom first: the owners that are drawn, of the KV cache its filled part apart.
+   *
+   * @param {Frame} frame
+   * @param {Device} device
+   * @param {readonly Entry[]} entries
+   * @returns {{ t: number[], values: Column[], looks: Look[] }}
+   */
+  #layers({ history, range }, device, entries) {
+    const drawn = entries.filter((entry) => entry.drawn && entry.column >= 0);
+    const filling = history.series.findIndex((s) => s.id === `filled/${device.id}`);
+    const columns = drawn.map((entry) => entry.column);
+    const { t, values } = cut(history, filling < 0 ? columns : [...columns, filling], range);
+    const filled = filling < 0 ? undefined : values.at(-1);
+    const layers = drawn.flatMap(({ owner }, i) => {
+      const look = OWNERS[owner] ?? OWNERS["unknown"];
+      const own = values[i] ?? [];
+      if (!look) return [];
+      if (owner !== "kv" || !filled) return [{ values: own, look }];
+      const [full, empty] = parts(own, filled);
+      return [
+        { values: full, look: FILLED },
+        { values: empty, look },
+      ];
+    });
+    return { t, values: layers.map((one) => one.values), looks: layers.map((one) => one.look) };
   }
 
   /** @param {Entry} entry */
@@ -160,6 +222,7 @@ export class Memory {
       swatch,
       h("span", { class: "ll-name" }, label(entry.owner)),
       h("span", { class: "ll-note" }),
+      h("span", { class: "ll-pid" }),
       h("span", { class: "ll-value", "data-owner": entry.owner }),
     );
     button.addEventListener(
@@ -176,14 +239,20 @@ export class Memory {
    */
   #updateRow(el, entry) {
     const [button] = el.children;
-    const [swatch, , note, value] = button?.children ?? [];
-    if (!button || !(swatch instanceof HTMLCanvasElement) || !note || !value) return;
+    const [swatch, , note, pid, value] = button?.children ?? [];
+    if (!button || !(swatch instanceof HTMLCanvasElement) || !note || !pid || !value) return;
     setAttribute(button, "aria-pressed", entry.drawn ? "true" : "false");
     const what = entry.drawn ? "drawn; press to leave it out" : "not drawn; press to draw it";
-    const facts = [label(entry.owner), entry.note, what].filter(Boolean);
-    setAttribute(button, "title", facts.join(": "));
-    setText(note, entry.note);
-    setText(value, bytes(entry.value));
+    const said = [entry.estimate && "estimate", entry.filled !== null && `${bytes(entry.filled)} filled`];
+    setAttribute(
+      button,
+      "title",
+      [label(entry.owner), ...said, ...entry.processes, what].filter(Boolean).join("; "),
+    );
+    setText(note, entry.estimate ? "estimate" : fill(entry));
+    const [first = "", ...more] = entry.processes;
+    setText(pid, more.length > 0 ? `${entry.processes.length} pids` : first.replace(/ \(.*/, ""));
+    setText(value, amount(entry.value, entry.estimate));
     this.#paint(swatch, entry.owner);
   }
 
@@ -249,6 +318,55 @@ export class Memory {
     this.#shared.store.set({ device: next });
     this.#tabByDevice.get(next)?.focus();
   }
+}
+
+/** @param {readonly (number | null)[]} values @returns {number} */
+function sum(values) {
+  return values.reduce((/** @type {number} */ total, value) => total + (value ?? 0), 0);
+}
+
+/** @param {number | null} value @param {boolean} estimate */
+function amount(value, estimate) {
+  return estimate && value !== null ? `\u2248 ${bytes(value)}` : bytes(value);
+}
+
+/** @param {Entry} entry How much of a cache is filled. */
+function fill({ filled, value }) {
+  return filled !== null && value ? `${percent(filled / value)} filled` : "";
+}
+
+/** @param {number} part of the plan */
+function difference(part) {
+  const shown = (Math.abs(part) * 100).toFixed(1);
+  return `${shown === "0.0" ? "" : part < 0 ? "\u2212" : "+"}${shown} %`;
+}
+
+/** @param {OwnerEntry} owner */
+function process({ pid, process: name }) {
+  return name ? `pid ${pid} (${plain(name)})` : `pid ${pid}`;
+}
+
+/**
+ * What the plan says of the owners that are drawn, to be compared with the upper edge of these.
+ *
+ * @param {Device} device
+ * @param {readonly Pick<Entry, "owner" | "drawn">[]} entries
+ */
+export function planOf({ plan }, entries) {
+  const drawn = entries.filter(({ owner, drawn }) => drawn && plan?.[owner] !== undefined);
+  return drawn.length > 0 ? sum(drawn.map(({ owner }) => plan?.[owner] ?? 0)) : null;
+}
+
+/**
+ * A cache's filled part and the rest; where the filling is not known, all of it is rest.
+ *
+ * @param {Column} whole
+ * @param {Column} filled
+ * @returns {[Column, Column]}
+ */
+export function parts(whole, filled) {
+  const full = whole.map((size, i) => (size === null ? null : Math.min(size, filled[i] ?? 0)));
+  return [full, whole.map((size, i) => (size === null ? null : size - (full[i] ?? 0)))];
 }
 
 /** @param {string} owner */

@@ -49,6 +49,10 @@ class _Shown:
         found: dict[str, Any] = self.session.snapshot(window_s=self.window_s)
         return found
 
+    def watched(self) -> object:
+        """What managers know of their servers' starts and ends, before a sample can tell."""
+        return self.session.statuses()
+
     def show(self, kernel: bool) -> None:
         from IPython.display import display
 
@@ -80,7 +84,8 @@ class _Shown:
 
         self.widget = Dashboard(snapshot=snapshot, static_id=self.id)
         display(self.widget)
-        self.feed = Feed(self.snapshot, self.session.samples, self.session.spans, self.widget.send)
+        sources = (self.session.samples, self.session.spans)
+        self.feed = Feed(self.snapshot, *sources, self.widget.send, watch=self.watched)
         self.widget.on_msg(self.feed.on_message)
         replies = Replies(self.widget.send, operations.of(self.session), threads=self.feed.live)
         self.widget.on_msg(replies.on_message)

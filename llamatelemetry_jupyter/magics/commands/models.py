@@ -58,9 +58,9 @@ _DONE = {"info": "shown", "pull": "fetched", "rm": "deleted"}
 
 def _list(*, only_here: bool) -> Table:
     from ...models import catalogue, store
+    from ...server.available import free
     from ...views.format import size
     from ...views.text import Table
-    from ..memory import free
 
     there, memory = store.stored(), free()
     rows = []
@@ -140,8 +140,8 @@ def located(session: Session, model: str) -> str:
 
 def _pull(session: Session, model: str) -> None:
     from ...models import catalogue
+    from ...server.available import free
     from ...views.format import size
-    from ..memory import free
 
     live = Live(session.shell)
     chosen = catalogue.choose(model, free(), live.progress)

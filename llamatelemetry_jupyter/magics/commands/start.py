@@ -90,7 +90,7 @@ def report(
 def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Progress) -> str:
     """The model that is meant, in the form that fits; says in one line which form and why where there was a choice."""
     from ...models import catalogue
-    from ..memory import free
+    from ...server.available import free
 
     running = before.model if before is not None else None
     if running is not None:

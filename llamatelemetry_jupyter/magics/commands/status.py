@@ -26,8 +26,7 @@ def run(session: Session, args: argparse.Namespace) -> Table:
 
     session.settle()
     shown = session.chosen(args.name)
-    manager = session.managers.get(shown.name if shown else args.name or "default")
-    table = status_table(session.snapshot(server=args.name), manager.last_crash if manager else None)
+    table = status_table(session.snapshot(server=args.name))
     lost = [("spans", said)] if (said := session.spans.trouble()) else []
     return replace(table, rows=(*table.rows, *lost, *_more(session, shown.name if shown else None)))
 

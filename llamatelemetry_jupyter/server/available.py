@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..memory import HostMemory
 from ..models.fit import Free
-from ..server.machine import Machine
-from ..server.places import HOST, freed
 from ..values import ServerHandle
+from .machine import Machine
+from .places import HOST, freed
 
 
 def free(ending: ServerHandle | None = None) -> Free:
