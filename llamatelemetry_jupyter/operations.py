@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import CommandError
+from .graphs import Graphs
 from .replies import Operation
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Progress: TypeAlias = "Callable[[str, float | None], None]"
 
 def of(session: Session) -> Mapping[str, Operation]:
     """The operations by their names, on ``session``, which may be a weak proxy."""
-    return {"trace": partial(trace, session)}
+    return {"trace": partial(trace, session), **Graphs(session).operations()}
 
 
 def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
