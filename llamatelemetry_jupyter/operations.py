@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .errors import CommandError
+from .graphs import Graphs
 from .replies import Operation
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def of(session: Session) -> Mapping[str, Operation]:
         "server.start": partial(start, session),
         "server.stop": partial(stop, session),
         "trace": partial(trace, session),
+        **Graphs(session).operations(),
     }
 
 

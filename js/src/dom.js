@@ -89,7 +89,7 @@ export function keyed(parent, known, items, key, make, update) {
 /**
  * A key that this widget handles is not the notebook's.
  *
- * @param {KeyboardEvent} event
+ * @param {Event} event
  */
 export function consume(event) {
   event.preventDefault();

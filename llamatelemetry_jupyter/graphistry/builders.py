@@ -1,4 +1,4 @@
-"""Span rows as the nodes and edges of a graph, laid out by us.
+"""Span rows as the nodes and edges of a graph, laid out by us: a span a node, or a session by what it repeats.
 
 Columns are flat and of one type each, because a graph server refuses nested, mixed and untyped ones; labels are span
 names, so that no prompt, answer, path or host is in a graph. The layout is x = time, y = depth: a trace needs no
@@ -8,21 +8,16 @@ force-directed layout, and those take minutes where this takes milliseconds.
 from __future__ import annotations
 
 import heapq
-import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from .. import escape
 from ..values import GraphFrames, SpanRow
+from .parts import depths, kind, label, quantile, unique
+from .summary import session
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_PHASES = frozenset({"queue", "prefill", "decode"})
-_OPERATIONS = frozenset({"chat", "text_completion", "generate_content", "embeddings", "rerank"})
-_PATH = re.compile(r"(?:[A-Za-z]:)?[^\s/\\]*[/\\](?:[^\s/\\]*[/\\])*(?=[^\s/\\]*)")
-_MAX_LABEL = 200
 
 
 def trace_tree(rows: Sequence[SpanRow]) -> GraphFrames:
@@ -35,7 +30,7 @@ def trace_tree(rows: Sequence[SpanRow]) -> GraphFrames:
     """
     import pandas as pd
 
-    rows = _unique(rows)
+    rows = unique(rows)
     labels = {name: label(name) for name in {row.name for row in rows}}
     first = min((row.start_ns for row in rows), default=0)
     nodes = pd.DataFrame(
@@ -55,26 +50,44 @@ def trace_tree(rows: Sequence[SpanRow]) -> GraphFrames:
     return GraphFrames(nodes, _edges(rows))
 
 
-def kind(row: SpanRow) -> str:
-    """``cell``, ``chat``, ``queue``, ``prefill``, ``decode`` or ``other``."""
-    first = row.name.partition(" ")[0]
-    if first in _OPERATIONS or "gen_ai.operation.name" in row.attributes:
-        return "chat"
-    if row.name in ("notebook cell", "cell"):
-        return "cell"
-    return row.name if row.name in _PHASES else "other"
+def session_graph(rows: Sequence[SpanRow]) -> GraphFrames:
+    """Notebook → cell → trace → span → model → device of one session, with kinds of errors, in the tree's columns.
 
+    There is one node per cell, trace, name of spans, model, device and kind of error, whatever the number of spans:
+    labels of nodes that stand for several end with ``× 25``, ``duration_s`` is then the median, ``tokens`` the sum,
+    ``start_ns`` the first one's, ``trace_id`` the newest one's, ``status`` is ``error`` when any of them failed. Edges
+    have the count and the latencies of the spans behind them; kinds: contains, parent, model, device, error. ``x`` is
+    the column, ``y`` minus the row.
+    """
+    import pandas as pd
 
-def label(name: str) -> str:
-    """A span's name, harmless and not too long, without the folders of a path (a model may be named by its file)."""
-    shown = escape.plain(name[:2000])
-    shown = _PATH.sub("", shown) if "/" in shown or "\\" in shown else shown
-    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
-
-
-def _unique(rows: Sequence[SpanRow]) -> list[SpanRow]:
-    # A node's id must be unique in a graph; a span that came twice (two exporters, a replay) counts once.
-    return list({row.span_id: row for row in rows}.values())
+    made = session(rows)
+    parts, links = made.parts, {link: sorted(took) for link, took in made.links.items()}
+    nodes = pd.DataFrame(
+        {
+            "id": pd.Series([part.id for part in parts], dtype="string"),
+            "kind": pd.Series([part.kind for part in parts], dtype="string"),
+            "label": pd.Series([part.title for part in parts], dtype="string"),
+            "trace_id": pd.Series([part.newest.trace_id for part in parts], dtype="string"),
+            "start_ns": pd.Series([part.start_ns for part in parts], dtype="int64"),
+            "duration_s": pd.Series([part.duration_s for part in parts], dtype="float64"),
+            "tokens": pd.Series([part.tokens for part in parts], dtype="Int64"),
+            "status": pd.Series(["error" if part.errors else part.newest.status for part in parts], dtype="string"),
+            "x": pd.Series([part.level for part in parts], dtype="float64"),
+            "y": 0.0 - pd.Series([part.row for part in parts], dtype="float64"),
+        }
+    )
+    edges = pd.DataFrame(
+        {
+            "source": pd.Series([source for source, _, _ in links], dtype="string"),
+            "target": pd.Series([target for _, target, _ in links], dtype="string"),
+            "kind": pd.Series([one for _, _, one in links], dtype="string"),
+            "count": pd.Series([len(took) for took in links.values()], dtype="int64"),
+            "p50_s": pd.Series([quantile(took, 0.5) for took in links.values()], dtype="float64"),
+            "p95_s": pd.Series([quantile(took, 0.95) for took in links.values()], dtype="float64"),
+        }
+    )
+    return GraphFrames(nodes, edges)
 
 
 def _edges(rows: Sequence[SpanRow]) -> DataFrame:
@@ -99,7 +112,7 @@ def _levels(rows: Sequence[SpanRow]) -> list[int]:
     """The level of each row: its trace's band, then its depth, then a lane beside siblings that overlap it in time."""
     if not rows:
         return []
-    depth = _depths(rows)
+    depth = depths(rows)
     start_ns, end_ns = [row.start_ns for row in rows], [row.end_ns for row in rows]
     begin, end = min(start_ns), max(end_ns)
     # Points that are nearer than this would cover each other in a picture of the whole.
@@ -155,19 +168,3 @@ def _lanes(intervals: Iterable[tuple[int, int]]) -> list[int]:
         heapq.heappush(busy, (end, lane))
         out[index] = lane
     return out
-
-
-def _depths(rows: Sequence[SpanRow]) -> dict[str, int]:
-    parent = {row.span_id: row.parent_id for row in rows}
-    depth: dict[str, int] = {}
-    for row in rows:
-        chain: dict[str, None] = {}
-        at: str | None = row.span_id
-        while at is not None and at in parent and at not in depth and at not in chain:
-            chain[at] = None
-            at = parent[at]
-        level = depth.get(at, -1) if at is not None else -1
-        for span_id in reversed(chain):
-            level += 1
-            depth[span_id] = level
-    return depth

@@ -45,6 +45,11 @@ COLOURS = {
     "prefill": "#b5629a",
     "decode": "#00866a",
     "other": "#6e6e6e",
+    "notebook": "#3f4851",
+    "trace": "#5b6fc0",
+    "model": "#c44e00",
+    "device": "#8f7000",
+    "error": "#c62f1d",
 }
 _VIEW = {"play": 0, "lockedX": True, "lockedY": True, "splashAfter": False}
 
@@ -123,12 +128,16 @@ def prepare(frames: GraphFrames) -> UploadPlan:
     )
 
 
-def upload(plan: UploadPlan, deadline_s: float = 30.0) -> Uploaded:
+def upload(
+    plan: UploadPlan, deadline_s: float = 30.0, on_step: Callable[[str], None] = lambda _doing: None
+) -> Uploaded:
     """Send the graph, private; raises :class:`ExportError` with the reason when it did not get there in time.
+
+    ``on_step`` is told what is being done, on another thread.
 
     Runs on a thread of its own; after the deadline that thread begins nothing new.
     """
-    job = _Upload(plan)
+    job = _Upload(plan, on_step)
     worker = threading.Thread(target=job.run, name="llamatelemetry-graphistry", daemon=True)
     worker.start()
     worker.join(deadline_s)
@@ -150,8 +159,9 @@ class _GivenUp(Exception):  # noqa: N818 (nothing went wrong here: nobody waits 
 class _Upload:
     """One upload: how far it has come, and what is on the server by now."""
 
-    def __init__(self, plan: UploadPlan) -> None:
+    def __init__(self, plan: UploadPlan, on_step: Callable[[str], None]) -> None:
         self.plan = plan
+        self.on_step = on_step
         self.given_up = threading.Event()
         self.doing = "loading pygraphistry"
         self.dataset_id: str | None = None
@@ -169,8 +179,10 @@ class _Upload:
         if self.given_up.is_set():
             raise _GivenUp
         self.doing = doing
+        self.on_step(doing)
 
     def _send(self) -> Uploaded:
+        self._step(self.doing)
         import graphistry
 
         if not callable(getattr(graphistry, "client", None)):
@@ -226,6 +238,10 @@ class _Upload:
         """What the user reads: no network, login refused, sharing refused, or whatever else the server said."""
         if isinstance(error, ExportError):
             return error
+        if isinstance(error, ImportError):
+            return ExportError(
+                f"pygraphistry cannot be loaded; nothing was sent: {error}", hint="%pip install graphistry"
+            )
         plan, said = self.plan, _said(error)
         if _unreachable(error):
             return ExportError(

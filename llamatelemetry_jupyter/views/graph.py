@@ -1,6 +1,6 @@
 """A graph drawn here: the picture that needs no account, and the files that any graph tool reads.
 
-Up to :data:`MAX_NODES` nodes are drawn one by one, trace beside trace, time to the right and depth downwards. A larger
+A session is drawn in columns (:mod:`.layers`). Of traces up to :data:`MAX_NODES` nodes are drawn one by one, trace beside trace, time to the right and depth downwards. A larger
 graph is drawn as what it repeats: one mark for all spans of one name under one parent, with count and latencies.
 """
 
@@ -17,6 +17,7 @@ from .. import escape
 from ..values import GraphFrames
 from . import theme
 from .format import clock, count, seconds
+from .layers import LOOKS, mark, session_svg, session_table
 from .svg import GRID, INK, SOFT, document, image, label, stroke
 
 if TYPE_CHECKING:
@@ -27,14 +28,6 @@ MAX_NODES = 400
 _MAX_LABELLED = 60
 _MAX_GROUPS = 40
 _EDGE = 24
-_SHAPES = {
-    "square": "M-5.5-5.5h11v11h-11z",
-    "circle": "M0-6.5a6.5 6.5 0 1 0 .01 0z",
-    "triangle": "M0-6.5L6.5 5.5H-6.5z",
-    "diamond": "M0-7.5L7.5 0L0 7.5L-7.5 0z",
-    "hexagon": "M-3.5-6h7l3.5 6l-3.5 6h-7l-3.5-6z",
-    "cross": "M-5-5L5 5M5-5L-5 5",
-}
 
 
 @dataclass(slots=True)
@@ -68,9 +61,11 @@ class Drawing:
         return self.frames.edges
 
     def __repr__(self) -> str:
-        traces = int(self.nodes["trace_id"].nunique())
         where = f", {escape.plain(self.url)}" if self.url else ""
-        return f"graph of {_many(len(self.nodes), 'node')} and {_many(len(self.edges), 'edge')}, {_many(traces, 'trace')}{where}"
+        size = f"graph of {_many(len(self.nodes), 'node')} and {_many(len(self.edges), 'edge')}"
+        if _is_session(self.frames):
+            return f"session {size}{where}"
+        return f"{size}, {_many(int(self.nodes['trace_id'].nunique()), 'trace')}{where}"
 
     def _repr_html_(self) -> str:
         return graph_html(self.frames, self.url)
@@ -80,15 +75,21 @@ def graph_html(frames: GraphFrames, url: str | None = None) -> str:
     """The picture as an ``<img>``, a table of what it holds, and a link when the graph is on a server."""
     said = repr(Drawing(frames))
     link = f'<div><a href="{escape.html(url)}">{escape.html(url)}</a></div>' if url and _is_web(url) else ""
-    return f"{image(graph_svg(frames), said)}<div>{escape.html(said)}</div>{link}{_kinds_table(frames)}"
+    table = session_table(frames)._repr_html_() if _is_session(frames) else _kinds_table(frames)
+    return f"{image(graph_svg(frames), said)}<div>{escape.html(said)}</div>{link}{table}"
 
 
 def graph_svg(frames: GraphFrames, width: int = WIDTH) -> str:
-    """The graph as an SVG document of ``width`` pixels."""
+    """The graph as an SVG document of ``width`` pixels, or more where a session has many columns."""
     nodes = _nodes(frames)
     if not nodes:
         return document(label(_EDGE, 34, "no spans yet – try: %llama chat Hello", 12, SOFT), width, 56)
-    kinds = {node.kind for node in nodes}
+    if _is_session(frames):
+        body, right, height = session_svg(frames, _EDGE, 58)
+        return document(
+            _legend(dict.fromkeys(frames.nodes["kind"].tolist())) + body, max(width, right + _EDGE), height + 16
+        )
+    kinds = sorted({node.kind for node in nodes}, key=list(LOOKS).index)
     if len(nodes) <= MAX_NODES:
         body, height = _traces(nodes, frames, width)
     else:
@@ -168,7 +169,7 @@ def _traces(nodes: Sequence[_Node], frames: GraphFrames, width: int) -> tuple[st
         f"M{a[0]:.0f} {a[1]:.0f}V{b[1] - turn:.0f}H{b[0]:.0f}V{b[1]:.0f}"
         for a, b in ((place[s], place[t]) for s, t in edges if s in place and t in place)
     )
-    marks = _marks(((n.kind, *place[n.id]) for n in nodes), 1.0 if labelled else 0.6)
+    marks = "".join(mark(n.kind, *place[n.id], 1.0 if labelled else 0.6) for n in nodes)
     return stroke(lines, "#c3c9d0", 1) + marks + "".join(out), top + tallest
 
 
@@ -245,7 +246,7 @@ def _groups(roots: Sequence[_Node], total: int, width: int) -> tuple[str, float]
         if group.parent is not None:
             px, py = _EDGE + 24 * min(group.parent.depth, 8), top + group.parent.row * step
             lines += f"M{px} {py:.0f}V{y:.0f}H{x}"
-        out.append(_marks([(group.kind, x, y)], 1.0))
+        out.append(mark(group.kind, x, y))
         out.append(label(x + 14, y + 4, group.label, 12, INK, width=width - 340 - x))
         values = (count(len(group.durations)), *map(seconds, _middle(group.durations)), count(group.tokens or None))
         for (at, _), value in zip(_columns(width), values, strict=True):
@@ -269,25 +270,12 @@ def _middle(durations: Sequence[float]) -> tuple[float, float]:
     return cuts[9], cuts[18]
 
 
-def _marks(marks: Iterable[tuple[str, float, float]], scale: float) -> str:
-    """All marks of a kind as uses of one shape, because a picture of hundreds has to stay small."""
-    out = []
-    for kind, x, y in marks:
-        style = theme.SPANS[kind if kind in theme.SPANS else "other"]
-        size = f" scale({scale:g})" if scale != 1 else ""
-        cross = style["shape"] == "cross"
-        edge = f"stroke='{style['light']}' stroke-width='3'" if cross else "stroke='#fff'"
-        where = f"transform='translate({x:.0f} {y:.0f}){size}'"
-        out.append(f"<path d='{_SHAPES[style['shape']]}' {where} fill='{style['light']}' {edge}/>")
-    return "".join(out)
-
-
-def _legend(kinds: set[str]) -> str:
+def _legend(kinds: Iterable[str]) -> str:
     out, x = [], float(_EDGE)
-    for kind, style in theme.SPANS.items():
-        if kind in kinds:
-            out.append(_marks([(kind, x, 26)], 1.0) + label(x + 12, 30, style["label"], 11, INK))
-            x += 38 + 6.8 * len(style["label"])
+    for kind in kinds:
+        said = LOOKS[kind]["label"]
+        out.append(mark(kind, x, 26) + label(x + 12, 30, said, 11, INK))
+        x += 38 + 6.8 * len(said)
     return "".join(out) + stroke(f"M{_EDGE - 6} 42H{WIDTH - _EDGE + 6}", GRID)
 
 
@@ -314,6 +302,10 @@ def _kinds_table(frames: GraphFrames) -> str:
             )
     headers = ("kind", "spans", "p50", "p95", "tokens", "errors")
     return Table(headers, tuple(rows), frozenset(headers[1:]))._repr_html_()
+
+
+def _is_session(frames: GraphFrames) -> bool:
+    return bool((frames.nodes["kind"] == "notebook").any())
 
 
 def _is_web(url: str) -> bool:

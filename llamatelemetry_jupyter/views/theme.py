@@ -69,6 +69,28 @@ SPANS: dict[str, SpanStyle] = {
     "other": {"label": "other span", "light": "#6e6e6e", "dark": "#a8a8a8", "shape": "circle"},
 }
 
+#: What a session's graph has besides spans.
+NODES: dict[str, SpanStyle] = {
+    "notebook": {"label": "notebook", "light": "#3f4851", "dark": "#c3ccd5", "shape": "page"},
+    "trace": {"label": "trace", "light": "#5b6fc0", "dark": "#93a3ee", "shape": "ring"},
+    "model": {"label": "model", "light": "#c44e00", "dark": "#ee7a30", "shape": "star"},
+    "device": {"label": "device", "light": "#8f7000", "dark": "#e6b422", "shape": "chip"},
+}
+
+#: Marks around (0, 0), 13 px wide.
+SHAPES: dict[str, str] = {
+    "square": "M-5.5-5.5h11v11h-11z",
+    "circle": "M0-6.5a6.5 6.5 0 1 0 .01 0z",
+    "triangle": "M0-6.5L6.5 5.5H-6.5z",
+    "diamond": "M0-7.5L7.5 0L0 7.5L-7.5 0z",
+    "hexagon": "M-3.5-6h7l3.5 6l-3.5 6h-7l-3.5-6z",
+    "cross": "M-5-5L5 5M5-5L-5 5",
+    "page": "M-5-6.5h6.5l3.5 3.5v9.5h-10z",
+    "ring": "M0-6.5a6.5 6.5 0 1 0 .01 0zM0-3a3 3 0 1 1-.01 0z",
+    "star": "M0-7L2-2.3L7-2L3.1 1.3L4.4 6.3L0 3.5L-4.4 6.3L-3.1 1.3L-7-2L-2-2.3z",
+    "chip": "M-4-4h1.5v-2.5h1.5v2.5h2v-2.5h1.5v2.5h1.5v8h-1.5v2.5h-1.5v-2.5h-2v2.5h-1.5v-2.5h-1.5z",
+}
+
 #: Server states: a sign beside the word, so that colour is not needed.
 STATES: dict[str, str] = {
     "starting": "◌",

@@ -190,4 +190,4 @@ def test_the_users_own_graphistry_session_is_left_alone(hub):
 
 
 def test_colours_are_those_of_the_views():
-    assert {kind: theme.SPANS[kind]["light"] for kind in connector.COLOURS} == connector.COLOURS
+    assert {kind: look["light"] for kind, look in (theme.SPANS | theme.NODES).items()} == connector.COLOURS

@@ -22,22 +22,26 @@ def configure(parser: Parser) -> None:
     """Which traces, and where to."""
     parser.add_argument("trace", nargs="?", metavar="TRACE_ID", help="id or its beginning (the last trace)")
     parser.add_argument("--all", action="store_true", help="every trace of this kernel")
+    parser.add_argument(
+        "--overview", action="store_true", help="the session as a whole: cells, traces, calls, models, devices"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write nodes, edges and a page there")
     parser.add_argument("--graphistry", action="store_true", help="upload nodes and edges, after asking")
     parser.add_argument("--yes", action="store_true", help="upload without asking")
 
 
 def run(session: Session, args: argparse.Namespace) -> Drawing:
-    """The graph of one trace or of all: ``.nodes`` and ``.edges`` are DataFrames; shows itself as a picture."""
-    from ...graphistry.builders import trace_tree
+    """The graph of one trace, of all, or of the session, as a picture; ``.nodes`` and ``.edges`` are DataFrames."""
+    from ...graphistry.builders import session_graph, trace_tree
     from ...views.graph import Drawing, write_files
 
-    if args.all and args.trace:
-        raise CommandError("TRACE_ID and --all exclude each other", hint="%llama graph --all")
-    rows = session.spans.rows() if args.all else select(session.spans, args.trace)
+    chosen = [name for name in ("all", "overview") if getattr(args, name)]
+    if len(chosen) + bool(args.trace) > 1:
+        raise CommandError("TRACE_ID, --all and --overview exclude each other", hint=f"%llama graph --{chosen[0]}")
+    rows = session.spans.rows() if chosen else select(session.spans, args.trace)
     if not rows:
         raise CommandError("there is no trace yet", hint="%llama chat Hello")
-    frames = trace_tree(rows)
+    frames = session_graph(rows) if args.overview else trace_tree(rows)
     folder = args.out or (Path("llamatelemetry-graph") if args.graphistry else None)
     if folder is not None:
         written = write_files(frames, folder)
