@@ -5,7 +5,7 @@ Each takes ``progress`` and its request's ``args`` as keywords and returns JSON-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,28 +14,51 @@ from .replies import Operation
 
 if TYPE_CHECKING:
     from .session import Session
+    from .values import SpanRow
 
 #: Tells the front end how far an operation is: a stage in words, and a part of 1 or ``None``.
 Progress: TypeAlias = "Callable[[str, float | None], None]"
 
 
+#: Samples of so long before and after a trace are drawn with it, and so many points of each.
+_AROUND_NS = 1_500_000_000
+_POINTS = 600
+
+
 def of(session: Session) -> Mapping[str, Operation]:
     """The operations by their names, on ``session``, which may be a weak proxy."""
-    return {"trace": partial(trace, session)}
+    return {"traces": partial(traces, session), "trace": partial(trace, session), "span": partial(span, session)}
+
+
+def traces(session: Session, since_ms: float = 0, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """The newest 10,000 traces of which something ended at or after ``since_ms`` (Unix ms), as columns."""
+    from .views.traces import trace_list
+
+    return trace_list(session.spans.outlines(), int(since_ms * 1e6))
 
 
 def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
-    """All spans of a trace, each with its attributes, and of a streamed answer the times between its tokens."""
-    from .views.model import depths, span_dict
+    """All spans of a trace with their attributes as far as there is room, and what the devices did meanwhile."""
+    from .views.traces import trace as whole
 
+    rows = _rows(session, trace_id)
+    start_ns, end_ns = min(one.start_ns for one in rows), max(one.end_ns for one in rows)
+    around = session.samples.window(start_ns - _AROUND_NS, end_ns + _AROUND_NS, _POINTS)
+    return whole(rows, session.spans.gaps, around)
+
+
+def span(session: Session, trace_id: str, span_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """The attributes of one span, for which there was no room in the answer of :func:`trace`."""
+    from .views.traces import details
+
+    for row in _rows(session, trace_id):
+        if row.span_id == span_id:
+            return details(row, session.spans.gaps)
+    raise CommandError(f"there is no span {span_id!r} in that trace", hint="%llama spans")
+
+
+def _rows(session: Session, trace_id: str) -> Sequence[SpanRow]:
     rows = session.spans.rows(trace_id=trace_id)
     if not rows:
         raise CommandError(f"there is no trace {trace_id!r}", hint="%llama spans")
-    depth = depths(rows)
-    return {
-        "spans": [
-            span_dict(row, depth[row.trace_id, row.span_id])
-            | {"attributes": dict(row.attributes), "gaps_s": session.spans.gaps(row.span_id)}
-            for row in rows
-        ]
-    }
+    return rows
