@@ -6,7 +6,7 @@ run on threads of their own, beside a cell that may start or stop the same serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,13 +16,16 @@ from .replies import Operation
 
 if TYPE_CHECKING:
     from .session import Session
-    from .values import ServerHandle
+    from .values import ServerHandle, SpanRow
 
 #: Tells the front end how far an operation is: a stage in words, and a part of 1 or ``None``.
 Progress: TypeAlias = "Callable[[str, float | None], None]"
 _DEFAULT_MODEL = "smollm2-135m"
 #: As far back as a sampler's ring reaches.
 _LONGEST_S = 86_400.0
+#: Samples of so long before and after a trace are drawn with it, and so many points of each.
+_AROUND_NS = 1_500_000_000
+_POINTS = 600
 
 
 def of(session: Session) -> Mapping[str, Operation]:
@@ -32,26 +35,45 @@ def of(session: Session) -> Mapping[str, Operation]:
         "server.restart": partial(restart, session),
         "server.start": partial(start, session),
         "server.stop": partial(stop, session),
+        "span": partial(span, session),
         "trace": partial(trace, session),
+        "traces": partial(traces, session),
         **Graphs(session).operations(),
     }
 
 
-def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
-    """All spans of a trace, each with its attributes, and of a streamed answer the times between its tokens."""
-    from .views.model import depths, span_dict
+def traces(session: Session, since_ms: float = 0, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """The newest 10,000 traces of which something ended at or after ``since_ms`` (Unix ms), as columns."""
+    from .views.traces import trace_list
 
+    return trace_list(session.spans.outlines(), int(since_ms * 1e6))
+
+
+def trace(session: Session, trace_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """All spans of a trace with their attributes as far as there is room, and what the devices did meanwhile."""
+    from .views.traces import trace as whole
+
+    rows = _rows(session, trace_id)
+    start_ns, end_ns = min(one.start_ns for one in rows), max(one.end_ns for one in rows)
+    around = session.samples.window(start_ns - _AROUND_NS, end_ns + _AROUND_NS, _POINTS)
+    return whole(rows, session.spans.gaps, around)
+
+
+def span(session: Session, trace_id: str, span_id: str, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001
+    """The attributes of one span, for which there was no room in the answer of :func:`trace`."""
+    from .views.traces import details
+
+    for row in _rows(session, trace_id):
+        if row.span_id == span_id:
+            return details(row, session.spans.gaps)
+    raise CommandError(f"there is no span {span_id!r} in that trace", hint="%llama spans")
+
+
+def _rows(session: Session, trace_id: str) -> Sequence[SpanRow]:
     rows = session.spans.rows(trace_id=trace_id)
     if not rows:
         raise CommandError(f"there is no trace {trace_id!r}", hint="%llama spans")
-    depth = depths(rows)
-    return {
-        "spans": [
-            span_dict(row, depth[row.trace_id, row.span_id])
-            | {"attributes": dict(row.attributes), "gaps_s": session.spans.gaps(row.span_id)}
-            for row in rows
-        ]
-    }
+    return rows
 
 
 def history(session: Session, window_s: float, *, progress: Progress) -> dict[str, Any]:  # noqa: ARG001

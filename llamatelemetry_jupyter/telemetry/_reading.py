@@ -13,8 +13,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..values import JSON, SpanRow
-from . import _ids, latency
+from . import _ids, latency, semconv
 from ._packed import COLUMNS, make
+from .outline import Outline
 from .where import Where, functions
 
 _COLUMNS = ", ".join(COLUMNS)
@@ -91,6 +92,17 @@ class SpanReader:
         with self._connected() as connection:
             found = connection.execute(query, (stop, last)).fetchall()
         return [_row(one[1:]) for one in sorted(found, key=itemgetter(0))]
+
+    def outlines(self, last: int, stop: int) -> list[Outline]:
+        """Roots and calls, the newest first."""
+        calls = ", ".join(f"'{one}'" for one in sorted(semconv.CALLS))
+        call = f"coalesce(json_extract(attributes, '$.\"{semconv.OPERATION_NAME}\"') in ({calls}), 0)"
+        query = (
+            f"select {', '.join(Outline._fields[:-1])}, {call} as call from spans"
+            " where rowid <= ? and (parent_id is null or call) order by rowid desc limit ?"
+        )
+        with self._connected() as connection:
+            return [Outline._make((*one[:-1], bool(one[-1]))) for one in connection.execute(query, (stop, last))]
 
     def trace(self, trace_id: str, stop: int) -> list[SpanRow]:
         """The rows of one trace."""

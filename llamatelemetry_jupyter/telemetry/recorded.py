@@ -8,16 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import LlamaError
 from ..values import JSON, SpanRow
 from . import latency
-from ._packed import COLUMNS, end_ns, make, row, unpack
+from ._packed import COLUMNS, end_ns, make, outlines, row, unpack
 from ._reading import SpanReader
 from ._recent import Recent, Totals, as_dict
 from .gaps import decode
+from .outline import Outline
 from .where import Where
 
 if TYPE_CHECKING:
@@ -91,6 +93,16 @@ class RecordedSpans:
         if len(found) < last and on_file:
             found = (self._read(lambda reader: reader.roots(last - len(found), on_file)) or []) + found
         return found
+
+    def outlines(self, last: int = 50_000) -> Iterator[Outline]:
+        """Roots and calls, the newest first, at most ``last`` of them; read as far as they are asked for."""
+        with self._memory() as recent:
+            packed, on_file = list(recent.packed), self._on_file()
+        yield from islice(chain(outlines(reversed(packed)), self._outlines_on_file(last, on_file)), last)
+
+    def _outlines_on_file(self, last: int, on_file: int) -> Iterator[Outline]:
+        if on_file:
+            yield from self._read(lambda reader: reader.outlines(last, on_file)) or []
 
     def traces(self, beginning: str, most: int = 10) -> list[str]:
         """Ids of traces that begin so, at most ``most`` of them."""
