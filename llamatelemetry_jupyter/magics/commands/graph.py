@@ -10,7 +10,6 @@ from ... import escape
 from ...errors import CommandError
 from ..output import Live, confirmed
 from ..parser import Parser
-from .trace import select
 
 if TYPE_CHECKING:
     from ...graphistry.connector import UploadPlan
@@ -34,7 +33,7 @@ def run(session: Session, args: argparse.Namespace) -> Drawing:
 
     if args.all and args.trace:
         raise CommandError("TRACE_ID and --all exclude each other", hint="%llama graph --all")
-    rows = session.spans.rows() if args.all else select(session.spans, args.trace)
+    rows = session.spans.rows() if args.all else session.spans.trace(args.trace)
     if not rows:
         raise CommandError("there is no trace yet", hint="%llama chat Hello")
     frames = trace_tree(rows)
