@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: Name → the module that it is in; a module itself has none.
 _EXPORTS = {
     "Answer": "values",
     "AsyncLlamaCppClient": "api.async_client",
@@ -26,8 +27,10 @@ _EXPORTS = {
     "ServerSettings": "server.settings",
     "Session": "session",
     "current_session": "session",
+    "figures": "",
     "metrics": "recording",
     "redact": "telemetry.privacy",
+    "report": "reporting",
     "span": "recording",
     "spans": "recording",
     "traced": "recording",
@@ -38,7 +41,9 @@ __all__ = ["__version__", "load_ipython_extension", "unload_ipython_extension", 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
+    if not (home := _EXPORTS[name]):
+        return importlib.import_module(f".{name}", __name__)
+    return getattr(importlib.import_module(f".{home}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "metrics": "counts and times of requests, servers and GPUs; Prometheus' text",
     "dashboard": "live memory, tokens, slots and spans",
     "graph": "a trace as a graph: here, as files, or on Graphistry",
+    "report": "the dashboard as one interactive HTML file",
     "export": "spans as a file, or to an OpenTelemetry receiver",
     "import": "spans from a file into this session",
     "receive": "spans of other processes of this machine",

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import LlamaError
+from ..errors import CommandError, LlamaError
 from ..values import JSON, SpanRow
 from . import latency
 from ._packed import COLUMNS, end_ns, make, outlines, row, unpack
@@ -114,6 +114,17 @@ class RecordedSpans:
         if on_file and len(found) < most:
             found |= dict.fromkeys(self._read(lambda reader: reader.traces(beginning, on_file, most)) or [])
         return list(found)[:most]
+
+    def trace(self, beginning: str | None = None) -> Sequence[SpanRow]:
+        """The rows of the trace whose id begins so, of the newest without one; CommandError for none or several."""
+        if beginning is None:
+            last = self.rows(last=1)
+            return self.rows(trace_id=last[-1].trace_id) if last else []
+        found = self.traces(beginning.lower())
+        if len(found) == 1:
+            return self.rows(trace_id=found[0])
+        said = "several traces begin with" if found else "there is no trace"
+        raise CommandError(f"{said} {beginning!r}", hint="%llama spans")
 
     def select(self, where: Where, last: int | None = None) -> list[SpanRow]:
         """Rows that are meant by ``where``, in order of their end; the newest ``last``."""

@@ -167,7 +167,7 @@ def trace_tree(rows: Sequence[SpanRow]) -> Trace:
     begin = min(row.start_ns for row in rows)
     total = max(max(row.end_ns for row in rows) - begin, 1)
     lines = []
-    for row, indent in _walk(rows):
+    for row, indent in walk(rows):
         left = min(int((row.start_ns - begin) / total * _BAR), _BAR - 1)
         width = max(1, min(_BAR - left, round((row.end_ns - row.start_ns) / total * _BAR)))
         facts = (
@@ -193,17 +193,18 @@ def trace_tree(rows: Sequence[SpanRow]) -> Trace:
     return Trace(headers, tuple(lines), frozenset({"duration"}), spans=tuple(rows))
 
 
-def _walk(rows: Sequence[SpanRow]) -> list[tuple[SpanRow, str]]:
-    """Rows parent first, with the tree's lines before each."""
+def walk(rows: Sequence[SpanRow]) -> list[tuple[SpanRow, str]]:
+    """Rows parent first, with the tree's lines before each; of parents in a circle the first is the top."""
     known = {row.span_id for row in rows}
     children: dict[str | None, list[SpanRow]] = {}
     for row in sorted(rows, key=lambda r: (r.start_ns, -r.end_ns)):
         children.setdefault(row.parent_id if row.parent_id in known else None, []).append(row)
     out: list[tuple[SpanRow, str]] = []
     stack = [(row, "", "") for row in reversed(children.get(None, []))]
-    seen = set()
-    while stack:
-        row, mark, below = stack.pop()
+    left = sorted(rows, key=lambda r: r.start_ns, reverse=True)
+    seen: set[str] = set()
+    while stack or left:
+        row, mark, below = stack.pop() if stack else (left.pop(), "", "")
         if row.span_id in seen:
             continue
         seen.add(row.span_id)

@@ -10,7 +10,6 @@ from ... import escape
 from ...errors import CommandError
 from ..output import Live, confirmed
 from ..parser import Parser
-from .trace import select
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -65,7 +64,7 @@ def _write(session: Session, args: argparse.Namespace) -> None:
     session.settle()  # energy and memory of the last call come a moment after it
     session.spans.flush()
     spans = session.recorded(args.session)
-    rows = select(spans, args.trace) if args.trace else spans.rows()
+    rows = spans.trace(args.trace) if args.trace else spans.rows()
     if not rows:
         raise CommandError("there are no spans yet", hint="%llama chat Hello")
     path = Path(args.to).expanduser()

@@ -10,7 +10,6 @@ from ... import escape
 from ...errors import CommandError
 from ..output import Live, confirmed
 from ..parser import Parser
-from .trace import select
 
 if TYPE_CHECKING:
     from ...graphistry.connector import UploadPlan
@@ -38,7 +37,7 @@ def run(session: Session, args: argparse.Namespace) -> Drawing:
     chosen = [name for name in ("all", "overview") if getattr(args, name)]
     if len(chosen) + bool(args.trace) > 1:
         raise CommandError("TRACE_ID, --all and --overview exclude each other", hint=f"%llama graph --{chosen[0]}")
-    rows = session.spans.rows() if chosen else select(session.spans, args.trace)
+    rows = session.spans.rows() if chosen else session.spans.trace(args.trace)
     if not rows:
         raise CommandError("there is no trace yet", hint="%llama chat Hello")
     frames = session_graph(rows) if args.overview else trace_tree(rows)
