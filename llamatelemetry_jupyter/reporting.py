@@ -63,18 +63,26 @@ def _since_start_s(session: Session) -> float:
     return min(_DAY_S, max(60.0, (now_ns() - min(first)) / 1e9 + 1.0)) if first else 60.0
 
 
-def _answers(session: Session, snapshot: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the page would ask: by operation, by trace."""
+def _answers(session: Session, snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page would ask, by :func:`.views.page.key`."""
+    from .views.page import key
+
     known = operations.of(session)
-    found: dict[str, dict[str, Any]] = {"trace": {}}
+    found = {
+        key("traces"): known["traces"](progress=_nobody),
+        key("graph", "session"): known["graph"](kind="session", progress=_nobody),
+    }
     room = _TRACES_BYTES
     for trace_id in _newest(snapshot):
         with suppress(LlamaError):  # deleted meanwhile
-            made = known["trace"](trace_id=trace_id, progress=_nobody)
+            made = {
+                key("trace", "", trace_id): known["trace"](trace_id=trace_id, progress=_nobody),
+                key("graph", "trace", trace_id): known["graph"](kind="trace", trace_id=trace_id, progress=_nobody),
+            }
             room -= len(json.dumps(made))
             if room < 0:
                 break
-            found["trace"][trace_id] = made
+            found |= made
     return found
 
 

@@ -110,10 +110,12 @@ function show(live, model, el, signal) {
     role: "region",
     "aria-label": "llamatelemetry dashboard",
     "data-lm-suppress-shortcuts": "true",
+    "data-recorded": model.recorded,
   });
   el.append(root);
   const store = new Store();
-  store.set({ windowMs: WINDOWS_MS.find((ms) => ms >= history.windowMs) ?? WINDOWS_MS[2] });
+  const known = WINDOWS_MS.find((ms) => ms >= history.windowMs) ?? WINDOWS_MS[2];
+  store.set({ windowMs: model.recorded ? history.windowMs : known });
   const theme = new Theme(root);
   /** @type {{ state: State, nowMs: number, rowMs: number } | null} What was there when the reader paused. */
   let frozen = null;
@@ -191,7 +193,7 @@ function show(live, model, el, signal) {
       cursorRow: cursorMs === null ? row : Math.min(row, history.rowAt(cursorMs)),
       selected,
       paused,
-      quietS: quietS > QUIET_S ? Math.floor(quietS) : null,
+      quietS: quietS > QUIET_S && !model.recorded ? Math.floor(quietS) : null,
     };
     now.render(frame);
     controls.render();

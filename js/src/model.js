@@ -83,6 +83,11 @@ export class Model {
     return typeof seq === "number" ? seq : 0;
   }
 
+  /** Whether this is a page of what was, without a kernel (llamatelemetry_jupyter/views/page.py). */
+  get recorded() {
+    return this.#model.get("recorded") === true;
+  }
+
   /** Id of the static picture of the same dashboard in the same notebook; only hexadecimal digits are believed. */
   get staticId() {
     const id = this.#model.get("static_id");

@@ -28,7 +28,7 @@ get:(name)=>traits[name],
 on:(name,fn)=>heard.set(name,(heard.get(name)??new Set()).add(fn)),
 off:(name,fn)=>heard.get(name)?.delete(fn),
 send({id,op,args}){
-const known=(told.answers[op]??{})[args?.trace_id??""];
+const known=told.answers[`${op} ${args?.kind??""} ${args?.trace_id??""}`];
 const reply=known===undefined
 ?{ok:false,error:{what:"this page has no more of it",hint:"in the notebook: %llama dashboard"}}
 :{ok:true,data:known};
@@ -47,11 +47,15 @@ footer{margin-top:12px;font-size:12px;opacity:.75}
 """
 
 
-def page(snapshot: Mapping[str, Any], answers: Mapping[str, Mapping[str, Any]], title: str, noscript: str) -> str:
+def key(operation: str, kind: str = "", trace_id: str = "") -> str:
+    """What an answer is found by."""
+    return f"{operation} {kind} {trace_id}"
+
+
+def page(snapshot: Mapping[str, Any], answers: Mapping[str, Any], title: str, noscript: str) -> str:
     """A whole HTML document.
 
-    ``answers``: operation → trace id (``""`` where it takes none) → what :mod:`..operations` says. ``noscript`` is HTML
-    for readers without scripts.
+    ``answers``: by :func:`key`, what :mod:`..operations` says. ``noscript`` is HTML for readers without scripts.
     """
     bundle = (_STATIC / "dashboard.js").read_text("utf-8")
     code, found = _EXPORT.subn(lambda match: f"const dashboard={match[1]};", bundle)

@@ -21,7 +21,7 @@ def recorded(page: str) -> dict:
 
 
 def attributes(told: dict) -> dict:
-    (spans,) = [one["spans"] for one in told["answers"]["trace"].values()]
+    (spans,) = [one["spans"] for key, one in told["answers"].items() if key.startswith("trace ")]
     return next(one["attributes"] for one in spans if one["name"].startswith("outer"))
 
 
@@ -100,4 +100,4 @@ print("RUNS", len(lt.figures.compare("this", "this").data))
     assert "RUNS 8" in printed
     told = recorded((tmp_path / "report.html").read_text())
     assert told["snapshot"]["server"]["model"] == "smollm2-135m"
-    assert len(told["answers"]["trace"]) == 2  # the start, the call
+    assert sum(key.startswith("trace ") for key in told["answers"]) == 2  # the start, the call
