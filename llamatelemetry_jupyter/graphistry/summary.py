@@ -168,7 +168,7 @@ class _Session:
             self.group_of[row.span_id] = part.id
         for row in self.rows:
             if row.span_id in keys:
-                source = self.group_of.get(row.parent_id or "", self.trace_of[row.trace_id].id)
+                source = self.group_of.get(self._above(row) or "", self.trace_of[row.trace_id].id)
                 if source != self.group_of[row.span_id]:
                     self.links[source, self.group_of[row.span_id], "parent"].append(row.duration_s)
         model_of = {row.span_id: row.model for row in self.rows}
@@ -178,10 +178,15 @@ class _Session:
             if row.span_id in self.cells:
                 continue
             # A call's phases are of the same model: the call alone leads there.
-            if row.model is not None and model_of.get(row.parent_id or "") != row.model:
+            if row.model is not None and model_of.get(self._above(row) or "") != row.model:
                 self._lead(row, "model", row.model if row.model in models else None)
             if (failure := _error(row)) is not None:
                 self._lead(row, "error", failure if failure in errors else None)
+
+    def _above(self, row: SpanRow) -> str | None:
+        """The parent's id, where it is known and no circle leads back from it."""
+        parent = row.parent_id
+        return parent if parent is not None and self.depth.get(parent, -1) == self.depth[row.span_id] - 1 else None
 
     def _lead(self, row: SpanRow, what: str, name: str | None) -> None:
         """From a span's part to the model or the error that it names; ``None`` is one of too many."""
