@@ -105,10 +105,9 @@ class _Session:
         """Notebook, cells and traces; older traces than the newest ``most`` are one part, and so are their cells."""
         roots: dict[str, SpanRow] = {}
         for row in self.rows:
-            if self.depth[row.span_id] == 0:
-                before = roots.get(row.trace_id)
-                if before is None or (kind(row) == "cell", -row.start_ns) > (kind(before) == "cell", -before.start_ns):
-                    roots[row.trace_id] = row
+            before = roots.get(row.trace_id)
+            if before is None or self._rank(row) > self._rank(before):
+                roots[row.trace_id] = row
         ordered = sorted(roots.values(), key=lambda r: r.start_ns)
         kept = ordered[-most:]
         folded = ordered[: len(ordered) - len(kept)]
@@ -139,6 +138,11 @@ class _Session:
         for row in self.rows:
             for part in inside[row.trace_id]:
                 part.sum_up(_tokens(row, kind(row)), failed=row.status == "error")
+
+    def _rank(self, row: SpanRow) -> tuple[bool, bool, int]:
+        """How well a span stands for its trace, which has no root where its parent is elsewhere: root, cell, first."""
+        root = self.depth[row.span_id] == 0
+        return root, root and kind(row) == "cell", -row.start_ns
 
     def add_spans(self) -> None:
         """One part per name, with models and errors; rare names beyond :data:`MAX_NAMES` are one."""
@@ -200,9 +204,9 @@ class _Session:
         """Where a model's memory is, as its server said when it started; nothing where no start was recorded."""
         on: dict[str, set[str]] = {}
         for row in self.rows:
-            devices = _devices(row.attributes) if row.server is not None and "start" in row.name else set()
-            if devices:
-                on.setdefault(row.server or "", set()).update(devices)
+            devices = _devices(row.attributes) if row.name.startswith("server start") else set()
+            if devices and row.server is not None:
+                on.setdefault(row.server, set()).update(devices)
         if not on:
             return
         level = 1 + max((part.level for part in self.parts.values() if part.kind == "model"), default=_SPAN)

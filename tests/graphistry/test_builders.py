@@ -197,6 +197,8 @@ def test_missing_parents_circles_and_spans_that_came_twice_in_a_session():
     assert {"queue", "decode"} <= {part.label for part in summary.trace(circle).parts}
     own = [replace(rows[1], parent_id=rows[1].span_id)]
     assert len(session_graph(own).nodes) == 4
+    elsewhere = [*rows, replace(rows[1], span_id="b1", trace_id="b" * 32, parent_id=rows[0].span_id)]
+    assert "trace bbbbbbbb" in set(session_graph(elsewhere).nodes["label"])
     nested = [
         replace(rows[2], name="answer", span_id="a1"),
         replace(rows[3], name="answer", span_id="a2", parent_id="a1"),
