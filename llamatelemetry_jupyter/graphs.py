@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Progress: TypeAlias = "Callable[[str, float | None], None]"
 
 #: A picture is made of the newest spans, because it is made anew while the notebook runs.
-MAX_SPANS = 20_000
+MAX_SPANS = 10_000
 TOKEN_S = 600.0
 #: Prepared and not sent: more are forgotten, the oldest first.
 _MAX_PLANS = 4

@@ -105,10 +105,9 @@ class _Session:
         """Notebook, cells and traces; older traces than the newest ``most`` are one part, and so are their cells."""
         roots: dict[str, SpanRow] = {}
         for row in self.rows:
-            if self.depth[row.span_id] == 0:
-                before = roots.get(row.trace_id)
-                if before is None or (kind(row) == "cell", -row.start_ns) > (kind(before) == "cell", -before.start_ns):
-                    roots[row.trace_id] = row
+            before = roots.get(row.trace_id)
+            if before is None or self._rank(row) > self._rank(before):
+                roots[row.trace_id] = row
         ordered = sorted(roots.values(), key=lambda r: r.start_ns)
         kept = ordered[-most:]
         folded = ordered[: len(ordered) - len(kept)]
@@ -140,6 +139,11 @@ class _Session:
             for part in inside[row.trace_id]:
                 part.sum_up(_tokens(row, kind(row)), failed=row.status == "error")
 
+    def _rank(self, row: SpanRow) -> tuple[bool, bool, int]:
+        """How well a span stands for its trace, which has no root where its parent is elsewhere: root, cell, first."""
+        root = self.depth[row.span_id] == 0
+        return root, root and kind(row) == "cell", -row.start_ns
+
     def add_spans(self) -> None:
         """One part per name, with models and errors; rare names beyond :data:`MAX_NAMES` are one."""
         below_cell = {row.trace_id for row in self.rows if row.span_id in self.cells}
@@ -168,7 +172,7 @@ class _Session:
             self.group_of[row.span_id] = part.id
         for row in self.rows:
             if row.span_id in keys:
-                source = self.group_of.get(row.parent_id or "", self.trace_of[row.trace_id].id)
+                source = self.group_of.get(self._above(row) or "", self.trace_of[row.trace_id].id)
                 if source != self.group_of[row.span_id]:
                     self.links[source, self.group_of[row.span_id], "parent"].append(row.duration_s)
         model_of = {row.span_id: row.model for row in self.rows}
@@ -178,10 +182,15 @@ class _Session:
             if row.span_id in self.cells:
                 continue
             # A call's phases are of the same model: the call alone leads there.
-            if row.model is not None and model_of.get(row.parent_id or "") != row.model:
+            if row.model is not None and model_of.get(self._above(row) or "") != row.model:
                 self._lead(row, "model", row.model if row.model in models else None)
             if (failure := _error(row)) is not None:
                 self._lead(row, "error", failure if failure in errors else None)
+
+    def _above(self, row: SpanRow) -> str | None:
+        """The parent's id, where it is known and no circle leads back from it."""
+        parent = row.parent_id
+        return parent if parent is not None and self.depth.get(parent, -1) == self.depth[row.span_id] - 1 else None
 
     def _lead(self, row: SpanRow, what: str, name: str | None) -> None:
         """From a span's part to the model or the error that it names; ``None`` is one of too many."""
@@ -195,9 +204,9 @@ class _Session:
         """Where a model's memory is, as its server said when it started; nothing where no start was recorded."""
         on: dict[str, set[str]] = {}
         for row in self.rows:
-            devices = _devices(row.attributes) if row.server is not None and "start" in row.name else set()
-            if devices:
-                on.setdefault(row.server or "", set()).update(devices)
+            devices = _devices(row.attributes) if row.name.startswith("server start") else set()
+            if devices and row.server is not None:
+                on.setdefault(row.server, set()).update(devices)
         if not on:
             return
         level = 1 + max((part.level for part in self.parts.values() if part.kind == "model"), default=_SPAN)

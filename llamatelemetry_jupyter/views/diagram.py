@@ -8,7 +8,7 @@ from hashlib import blake2s
 from typing import Any
 
 from ..graphistry.parts import Part, Summary, quantile
-from .layers import BOX_HEIGHT, ROW, columns
+from .layers import BOX_HEIGHT, ROW, columns, titled
 from .model import number, text
 
 MAX_BYTES = 190_000
@@ -21,7 +21,7 @@ def diagram(made: Summary, left_out: Sequence[str] = ()) -> dict[str, Any]:
     An edge is ``[from, to, kind, spans, p50_s, p95_s]``; a node's ``span_id``, ``start_ms`` and ``end_ms`` are those
     of its newest span. Of too many edges the rarest are left out.
     """
-    places = columns((part.level, part.label[:_MAX_LABEL]) for part in made.parts)
+    places = columns((part.level, titled(part.label[:_MAX_LABEL], part.errors > 0)) for part in made.parts)
     nodes = [_node(part, places[part.level]) for part in made.parts]
     index = {part.id: position for position, part in enumerate(made.parts)}
     edges: list[list[Any]] = []

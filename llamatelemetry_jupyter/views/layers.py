@@ -41,6 +41,11 @@ def columns(labels: Iterable[tuple[int, str]]) -> dict[int, tuple[float, float]]
     return found
 
 
+def titled(text: str, failed: bool) -> str:
+    """A node's label; a cross before it says what the colour of its edge says."""
+    return f"✕ {text}" if failed else text
+
+
 def mark(kind: str, x: float, y: float, scale: float = 1.0) -> str:
     """The shape of a kind around a point."""
     look = LOOKS[kind if kind in LOOKS else "other"]
@@ -54,7 +59,7 @@ def session_svg(frames: GraphFrames, left: float, top: float) -> tuple[str, floa
     """The body of a picture of :func:`~..graphistry.builders.session_graph`, with its right and its lower end."""
     read = [frames.nodes[name].tolist() for name in ("id", "kind", "label", "x", "y", "duration_s", "status")]
     nodes = list(zip(*read, frames.nodes["tokens"].tolist(), strict=True))
-    places = columns((int(x), text) for _, _, text, x, *_ in nodes)
+    places = columns((int(x), titled(text, status == "error")) for _, _, text, x, _, _, status, _ in nodes)
     boxes: dict[str, tuple[float, float, float]] = {}
     out = []
     several = _several(frames)
@@ -104,11 +109,10 @@ def _box(box: tuple[float, float, float], kind: str, text: str, note: str, faile
     x, y, width = box
     middle, edge = y + BOX_HEIGHT / 2, theme.SPANS["error"]["light"] if failed else _EDGE
     size = f"width='{width:.0f}' height='{BOX_HEIGHT}' rx='5'"
-    said = f"✕ {text}" if failed else text
     return (
         f"<rect x='{x:.1f}' y='{y:.1f}' {size} fill='{CARD}' stroke='{edge}'/>"
         + mark(kind, x + 15, middle)
-        + label(x + 29, middle - 2, said, 12, INK, width=width - 35)
+        + label(x + 29, middle - 2, titled(text, failed), 12, INK, width=width - 35)
         + label(x + 29, middle + 12, note, 10, SOFT, width=width - 35)
     )
 

@@ -78,6 +78,8 @@ def test_a_prompt_may_end_in_a_question_mark(ipython):
         ("%%llama hello\nthere", ["text after %%llama is not read"]),
         ("%llama chat hi", ["no server is running", "try: %llama start"]),
         ("%llama graph", ["there is no trace yet"]),
+        ("%llama graph --overview", ["there is no trace yet"]),
+        ("%llama graph --all --overview", ["exclude each other", "try: %llama graph --all"]),
         ("%llama logs", ["no server was started", "try: %llama start"]),
         ("%llama chat --out 1x hi", ["--out needs a variable name"]),
         ("%llama start --engine /no/engine", ["/no/engine", "try: "]),

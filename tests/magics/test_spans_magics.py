@@ -33,6 +33,17 @@ def before(tmp_path, monkeypatch):
     store.close()
 
 
+def test_an_overview_is_the_session_by_what_it_repeats(ipython, tmp_path):
+    printed = ipython(
+        LOAD, MADE, "graph = %llama graph --overview --out here\nprint(graph, *graph.nodes['label'], sep='\\n')"
+    )
+    assert "session graph of 28 nodes" in printed
+    assert "6 earlier traces" in printed
+    assert "retrieve × 20" in printed
+    assert "rank × 10" in printed
+    assert "<img alt=" in (tmp_path / "here" / "graph.html").read_text()
+
+
 def test_spans_are_filtered_searched_and_summed_up(ipython, before):
     printed = ipython(
         LOAD,

@@ -19,7 +19,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_colours_stand_out_from_light_and_dark_pages():
-    for style in [*theme.OWNERS.values(), *theme.SPANS.values()]:
+    for style in [*theme.OWNERS.values(), *theme.SPANS.values(), *theme.NODES.values()]:
         assert all(contrast(style["light"], page) >= 3 for page in theme.LIGHT_BACKGROUNDS), style
         assert all(contrast(style["dark"], page) >= 3 for page in theme.DARK_BACKGROUNDS), style
 
@@ -32,9 +32,15 @@ def test_every_owner_has_a_style_and_a_pattern_of_its_own():
 
 
 def test_tables_are_plain_text_and_colours():
-    for style in [*theme.OWNERS.values(), *theme.SPANS.values()]:
+    for style in [*theme.OWNERS.values(), *theme.SPANS.values(), *theme.NODES.values()]:
         assert re.fullmatch("#[0-9a-f]{6}", style["light"])
         assert re.fullmatch("#[0-9a-f]{6}", style["dark"])
+
+
+def test_every_kind_of_node_has_a_shape_of_its_own():
+    looks = theme.NODES | {kind: look for kind, look in theme.SPANS.items() if kind != "other"}
+    assert len({look["shape"] for look in looks.values()}) == len(looks)
+    assert {look["shape"] for look in looks.values()} == set(theme.SHAPES)
 
 
 def test_kind_follows_the_conventions_of_span_names():

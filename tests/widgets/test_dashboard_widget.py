@@ -31,6 +31,8 @@ def test_both_halves_draw_with_the_same_colours_patterns_and_words():
     assert js_table("OWNERS") == theme.OWNERS
     assert list(js_table("OWNERS")) == list(theme.OWNERS)  # the stacking order
     assert js_table("SPANS") == theme.SPANS
+    assert js_table("NODES") == theme.NODES
+    assert js_table("SHAPES") == theme.SHAPES
     assert js_table("PATTERNS") == theme.PATTERNS
     assert js_table("STATES") == theme.STATES
 

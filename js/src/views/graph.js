@@ -13,8 +13,8 @@ import { Upload } from "../upload.js";
 /** @typedef {{ kind: "session" | "trace", trace_id: string | null }} What */
 
 const EVERY_MS = 2000;
-/** A picture that takes long to make is made less often: this part of the time at most. */
-const PART = 5;
+/** A picture that takes long to make is made less often: a tenth of the time at most. */
+const PART = 10;
 
 export class Graph {
   el;
