@@ -81,9 +81,13 @@ class Session:
                 self.managers[name] = ServerManager(name, on_event=self._on_event)
             return self.managers[name]
 
+    def _names(self) -> list[str]:
+        """The default one first; a copy, because other threads may add one."""
+        return sorted([*self.managers], key=lambda name: name != DEFAULT)
+
     def statuses(self) -> tuple[ServerStatus, ...]:
         """What the managers know of their servers, the default one first; waits for nothing."""
-        return tuple(self.managers[name].status() for name in sorted(self.managers, key=lambda name: name != DEFAULT))
+        return tuple(self.managers[name].status() for name in self._names())
 
     def _on_event(self, event: ServerEvent) -> None:
         self.events.append(event)
@@ -180,8 +184,7 @@ class Session:
 
     def handles(self) -> tuple[ServerHandle, ...]:
         """All running servers, the default one first."""
-        order = sorted(self.managers, key=lambda name: name != DEFAULT)
-        return tuple(handle for name in order if (handle := self.managers[name].handle) is not None)
+        return tuple(handle for name in self._names() if (handle := self.managers[name].handle) is not None)
 
     def start(
         self,

@@ -218,6 +218,27 @@ def test_a_change_of_state_is_told_without_a_span(kernel):
     assert len(kernel.page.of("spans")) == before + 1
 
 
+def test_what_is_watched_is_told_at_the_next_tick_without_a_sample(kernel):
+    states = ["stopped"]
+    kernel.feed = Feed(
+        kernel.session.snapshot, kernel.ring, kernel.store, kernel.page.send, watch=lambda: tuple(states)
+    )
+
+    def tick():
+        kernel.clock.s += 0.5
+        kernel.feed.tick()
+
+    for _ in range(2):
+        tick()
+    before = len(kernel.page.of("spans"))
+    for state in ("starting", "loading"):
+        states[0] = state
+        tick()
+    assert len(kernel.page.of("spans")) == before + 2
+    tick()
+    assert len(kernel.page.of("spans")) == before + 2
+
+
 def test_a_new_owner_brings_a_new_snapshot(kernel):
     kernel.run(2, tokens=0)
     assert len(kernel.page.of("snapshot")) == 1

@@ -71,3 +71,43 @@ export function maximum(columns) {
   for (const column of columns) for (const value of column) if (value !== null && value > max) max = value;
   return max;
 }
+
+/**
+ * The sum of columns at each row; a row in which none has a value is a hole.
+ *
+ * @param {readonly Column[]} columns
+ * @returns {Column}
+ */
+export function total(columns) {
+  return stack(columns).at(-1) ?? [];
+}
+
+/**
+ * The part of a column that another one fills, and the rest; where that is not known, all of it is rest.
+ *
+ * @param {Column} whole
+ * @param {Column} filled
+ * @returns {[Column, Column]}
+ */
+export function split(whole, filled) {
+  const full = whole.map((size, i) => (size === null ? null : Math.min(size, filled[i] ?? 0)));
+  return [full, whole.map((size, i) => (size === null ? null : size - (full[i] ?? 0)))];
+}
+
+/**
+ * First and last index of each stretch without a hole.
+ *
+ * @param {Column} values
+ * @returns {[number, number][]}
+ */
+export function runs(values) {
+  /** @type {[number, number][]} */
+  const found = [];
+  values.forEach((value, i) => {
+    if (value === null) return;
+    const newest = found.at(-1);
+    if (newest && newest[1] === i - 1) newest[1] = i;
+    else found.push([i, i]);
+  });
+  return found;
+}

@@ -1,12 +1,13 @@
 /** The visible window in a few pixels, under the figure that says it in words: a line, or a dot for each call. */
 
+import { runs } from "./columns.js";
 import { h } from "./dom.js";
 
 /** @import { Look, Theme } from "./theme.js" */
 /** @import { Column } from "./columns.js" */
 
 const HEIGHT = 22;
-const DOT = 1.5;
+const DOT = 2;
 
 export class Sparkline {
   el = h("canvas", { class: "ll-spark", "aria-hidden": "true" });
@@ -63,35 +64,4 @@ export class Sparkline {
       ctx.globalAlpha = 1;
     }
   }
-}
-
-/**
- * First and last index of each stretch without a hole.
- *
- * @param {Column} values
- * @returns {[number, number][]}
- */
-export function runs(values) {
-  /** @type {[number, number][]} */
-  const found = [];
-  values.forEach((value, i) => {
-    if (value === null) return;
-    const newest = found.at(-1);
-    if (newest && newest[1] === i - 1) newest[1] = i;
-    else found.push([i, i]);
-  });
-  return found;
-}
-
-/**
- * The sum of columns at each row; a row in which none has a value is a hole.
- *
- * @param {readonly Column[]} columns
- * @returns {Column}
- */
-export function total(columns) {
-  return (columns[0] ?? []).map((_, row) => {
-    const there = columns.map((column) => column[row]).filter((value) => value != null);
-    return there.length > 0 ? there.reduce((sum, value) => sum + value, 0) : null;
-  });
 }

@@ -120,8 +120,8 @@ def test_what_a_model_is_without_fetching_it(hub, ipython):
 
 @pytest.mark.floor
 def test_free_memory_is_that_of_the_cards_and_of_what_will_be_stopped(monkeypatch):
-    from llamatelemetry_jupyter.magics import memory
     from llamatelemetry_jupyter.models.plan import CONTEXT_BYTES
+    from llamatelemetry_jupyter.server import available
     from llamatelemetry_jupyter.server.machine import Machine
     from llamatelemetry_jupyter.values import DeviceInfo, EngineBuffer, ServerHandle
 
@@ -131,14 +131,14 @@ def test_free_memory_is_that_of_the_cards_and_of_what_will_be_stopped(monkeypatc
     )
     machine = Machine("linux", "x86_64", "2.35", "550.54", cards, False)
     monkeypatch.setattr(Machine, "here", classmethod(lambda _: machine))
-    assert memory.free().gpus == (gib, 3 * gib)  # one card does not say
+    assert available.free().gpus == (gib, 3 * gib)  # one card does not say
     buffers = (EngineBuffer("CUDA0", "weights", 4 * gib), EngineBuffer("CPU", "weights", 900 * gib))
     ending = ServerHandle("x", "", None, "llama.cpp", True, None, None, None, 1, 512, buffers=buffers)
-    ended = memory.free(ending)
+    ended = available.free(ending)
     assert ended.gpus == (3 * gib + CONTEXT_BYTES // 2, 5 * gib + CONTEXT_BYTES // 2)
     assert ended.host_bytes < 900 * gib  # a mapped file counts as free already
     machine = Machine("linux", "x86_64", "2.35", None, (), False)
-    assert memory.free(ending).gpus == ()
+    assert available.free(ending).gpus == ()
 
 
 @pytest.mark.engine

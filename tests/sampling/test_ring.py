@@ -137,6 +137,7 @@ def test_a_window_and_a_reading_from_the_start_are_the_same_rows(tmp_path_factor
     found = reader.window(0, 99 * S)
     assert found == expected
     assert found.devices[0].by_owner() == expected.devices[0].by_owner()
+    assert found.devices[0].filled() == expected.devices[0].filled()
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

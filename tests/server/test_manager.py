@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 import fakellama
 import pytest
+from downloadhost import File as Hosted
+from downloadhost import download_host
 from gpu.replay import Replay
 
 from llamatelemetry_jupyter.environment import kernel_key, process_start, runtime_dir
@@ -217,6 +219,47 @@ def test_what_interrupts_a_start_leaves_nothing_running(manager):
         manager.start(ServerSettings(ctx=512), timeout_s=0.0)
     assert "--timeout" in problem.value.hint
     assert process_start(pids[1]) is None
+
+
+def test_a_status_tells_a_start_from_its_first_moment(manager):
+    seen = []
+    assert (manager.status().state, manager.asked) == ("stopped", None)
+    manager.start(ServerSettings(ctx=512), on_progress=lambda *_: seen.append(manager.status()))
+    assert {one.state for one in seen} >= {"starting", "loading"}
+    fractions = [one.fraction for one in seen if one.fraction is not None]
+    assert fractions == sorted(fractions)
+    assert seen[-1].model == "smollm2-135m"
+    assert seen[-1].predicted == manager.handle.predicted != ()
+    ready = manager.status()
+    assert (ready.state, ready.stage, ready.fraction) == ("ready", None, None)
+    assert ready.predicted == manager.handle.predicted
+    os.kill(manager.handle.pid, signal.SIGKILL)
+    assert until(lambda: manager.status().state == "crashed")
+    crash = manager.status()
+    assert (crash.model, crash.reason) == ("smollm2-135m", manager.last_crash)
+    assert crash.remedy.startswith("%llama start")
+    assert crash.predicted == ()
+    assert manager.asked.ctx == 512
+
+
+def test_a_stop_ends_a_start_that_is_still_fetching(manager):
+    stops = []
+
+    def stop_at_first(*_):
+        if not stops:
+            stops.append(threading.Thread(target=manager.stop))
+            stops[0].start()
+            assert until(lambda: manager._unwanted)
+
+    with download_host() as host:
+        host.files["/slow/model.gguf"] = Hosted(b"GGUF" + bytes(32 << 20))
+        with pytest.raises(ServerError, match="was stopped while it started"):
+            manager.start(
+                ServerSettings(model=f"{host.url}/slow/model.gguf#sha256={64 * '0'}"), on_progress=stop_at_first
+            )
+    stops[0].join(10)
+    assert manager.state() == "stopped"
+    assert manager.start(ServerSettings(ctx=512)).pid  # that stop was for that start
 
 
 def test_a_forked_child_neither_has_nor_ends_its_parents_server(manager):

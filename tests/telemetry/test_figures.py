@@ -33,6 +33,7 @@ from llamatelemetry_jupyter.telemetry.join import Readings
 from llamatelemetry_jupyter.telemetry.store import SpanStore
 from llamatelemetry_jupyter.telemetry.tracer import Telemetry
 from llamatelemetry_jupyter.values import DeviceSample, Samples
+from llamatelemetry_jupyter.views.model import prefill_rate
 from llamatelemetry_jupyter.views.series import rates
 
 pytestmark = pytest.mark.engine
@@ -216,6 +217,15 @@ def decode_tokens_per_s(world):
         if row.status != "error":
             told = row.attributes["llama_cpp.timings.predicted_per_second"]
             assert row.decode_tokens_per_s == pytest.approx(told, rel=1e-6)
+
+
+def prefill_tokens_per_s(world):
+    for row in world.rows:
+        if row.status != "error":
+            told = row.attributes["llama_cpp.timings.prompt_per_second"]
+            tokens = row.input_tokens - (row.cached_tokens or 0)
+            assert prefill_rate(row) == pytest.approx(told, rel=1e-3, abs=0.06)
+            assert tokens == row.attributes["llama_cpp.timings.prompt_n"]
 
 
 def token_gap(world):
@@ -404,6 +414,7 @@ CHECKS = {
     "prefill_s": phase("prefill"),
     "decode_s": phase("decode"),
     "decode_tokens_per_s": decode_tokens_per_s,
+    "prefill_tokens_per_s": prefill_tokens_per_s,
     "token_gap": token_gap,
     "energy_j": energy_j,
     "peak_bytes": peak_bytes,

@@ -10,9 +10,11 @@ import pytest
 from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
 
 from llamatelemetry_jupyter.telemetry.figures import figure
-from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample, ServerStatus
-from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, snapshot
+from llamatelemetry_jupyter.values import DeviceSample, EngineBuffer, OwnerBytes, Samples, ServerSample, ServerStatus
+from llamatelemetry_jupyter.views.format import watts
+from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, prefill_rate, snapshot
 from llamatelemetry_jupyter.views.series import columns, rates, reduce, series_list
+from llamatelemetry_jupyter.views.static import static_text
 
 pytestmark = pytest.mark.floor
 
@@ -234,3 +236,80 @@ def test_a_call_of_another_server_is_not_this_ones():
     assert snapshot(Spans(rows), Memory(), T0 + 10**10, 900, handle=handle())["server"]["ttft_s"] is None
     mine = [replace(r, server="127.0.0.1:41234") for r in trace(1, 0)]
     assert snapshot(Spans(mine), Memory(), T0 + 10**10, 900, handle=handle())["server"]["ttft_s"] == 0.15
+
+
+def status(state, **more):
+    return ServerStatus("default", state, **more)
+
+
+def test_a_server_that_starts_says_how_far_it_is():
+    coming = status("loading", model="smollm2-135m", stage="loading weights", fraction=0.45)
+    made = snapshot(Spans([]), Memory(), T0, 900, status=coming)
+    found = {name: made["server"][name] for name in ("state", "model", "stage", "fraction", "reason")}
+    assert found == {
+        "state": "loading", "model": "smollm2-135m", "stage": "loading weights", "fraction": 0.45, "reason": None,
+    }  # fmt: skip
+    assert made["server"]["kv_tokens"] is None
+    assert snapshot(Spans([]), Memory(), T0, 900, status=status("stopped"))["server"] is None
+    assert "loading: loading weights, 45 %" in static_text(made)
+
+
+def test_a_crash_says_why():
+    crash = status("crashed", model="m", reason="it was killed", remedy="%llama start --ctx 512")
+    made = snapshot(**session() | {"handle": None, "status": crash})
+    assert (made["server"]["state"], made["server"]["reason"]) == ("crashed", "it was killed")
+    assert "crashed: it was killed; try: %llama start --ctx 512" in static_text(made)
+    # Without a single sample, too: it crashed while it started.
+    assert snapshot(Spans([]), Memory(), T0, 900, status=crash)["server"]["remedy"] == "%llama start --ctx 512"
+
+
+def test_that_a_server_sleeps_only_its_samples_tell():
+    asleep = [replace(one, state="sleeping") for one in server(30)]
+    made = snapshot(**session() | {"samples": Memory(host(30), asleep)})
+    assert made["server"]["state"] == "sleeping"
+    old = snapshot(**session() | {"samples": Memory(host(30), asleep), "now_ns": T0 + 60 * 10**9})
+    assert old["server"]["state"] == "ready"  # its manager's word: what is past is not current
+
+
+def test_the_plan_stands_beside_what_is_there_by_the_engines_count_of_gpus(monkeypatch):
+    devices = [*host(30, device="GPU-aaaa"), *host(30, device="GPU-bbbb"), *host(30)]
+    planned = [
+        EngineBuffer("CUDA0", "weights", 90 * MIB), EngineBuffer("CUDA0", "context", 300 * MIB),
+        EngineBuffer("CPU", "weights", 7 * MIB), EngineBuffer("CPU", "weights", 1 * MIB),
+    ]  # fmt: skip
+    given = session() | {"samples": Memory(devices, server(30)), "planned": planned}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    first = {"weights": 90 * MIB, "context": 300 * MIB}
+    assert [one["plan"] for one in snapshot(**given)["devices"]] == [first, None, {"weights": 8 * MIB}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [one["plan"] for one in snapshot(**given)["devices"]] == [None, first, {"weights": 8 * MIB}]
+
+
+def test_the_filled_part_of_the_cache_has_a_history():
+    made = snapshot(**session())
+    place = [one["id"] for one in made["series"]].index("filled/host")
+    column = made["points"]["values"][place]
+    known = [one.owners[2].filled_bytes for one in host(30) if len(one.owners) > 3]
+    assert [v for v in column if v is not None] == known
+    assert column[0] is None
+
+
+def test_prefill_is_what_the_servers_own_timings_say():
+    rows = trace(1, 8)
+    timed = {"llama_cpp.timings.prompt_n": 22, "llama_cpp.timings.prompt_ms": 110.0}
+    rows[1] = replace(rows[1], attributes=timed)
+    made = snapshot(**session() | {"spans": Spans(rows)})
+    assert made["server"]["prefill_tokens_per_s"] == 200.0
+    assert [one["prefill_tokens_per_s"] for one in made["spans"]] == [None, 200.0, None, None, None]
+    assert "prefill 200.0 tokens/s" in static_text(made)
+    assert prefill_rate(replace(rows[1], attributes=timed | {"llama_cpp.timings.prompt_n": 0})) is None
+    assert prefill_rate(trace(1, 8)[1]) is None
+
+
+def test_power_is_the_sum_of_the_gpus_that_tell():
+    def seen(*power):
+        return [{"id": "host", "power_w": None}, *({"id": f"GPU-{n}", "power_w": p} for n, p in enumerate(power))]
+
+    assert [watts(seen()), watts(seen(None)), watts(seen(61.2)), watts(seen(61.2, 70)), watts(seen(61.2, None))] == [
+        "n/a", "n/a", "61 W, 1 GPU", "131 W, 2 GPUs", "61 W, 1 of 2 GPUs",
+    ]  # fmt: skip

@@ -1,7 +1,7 @@
 /** Memory of one device, stacked by owner; the list beside it names every owner's bytes at the cursor or now. */
 
 import { valueTicks } from "../axis.js";
-import { cut, maximum, stack } from "../columns.js";
+import { cut, maximum, split, stack } from "../columns.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, clock, NA, percent, plain, since } from "../format.js";
 import { Plot } from "../plot.js";
@@ -37,7 +37,7 @@ export class Memory {
   #list = h("ul", { class: "ll-owners" });
   /** @type {Map<string, HTMLLIElement>} */
   #rows = new Map();
-  #planned = h("span", { class: "ll-value", "data-field": "plan" });
+  #planBytes = h("span", { class: "ll-value", "data-field": "plan" });
   #planNote = h("span", { class: "ll-note" });
   #plan = h(
     "p",
@@ -45,7 +45,7 @@ export class Memory {
     h("span", { class: "ll-stroke", "data-dash": "5,3", "aria-hidden": "true" }),
     h("span", { class: "ll-name" }, "plan"),
     this.#planNote,
-    this.#planned,
+    this.#planBytes,
   );
   #summary = h("p", { class: "ll-summary", "data-field": "memory" });
   #load = h("p", { class: "ll-load" });
@@ -84,7 +84,8 @@ export class Memory {
     const entries = this.#entries(frame, device);
     const layers = this.#layers(frame, device, entries);
     const edges = stack(layers.values);
-    const plan = planOf(device, entries);
+    const planned = this.#planned(device);
+    const plan = planned.length > 0 ? sum(planned.map((owner) => device.plan?.[owner] ?? 0)) : null;
     const top = Math.max(maximum(edges.slice(-1)), plan ?? 0);
     // A GPU's axis is its size: how full it is, is the question. The host's follows what is drawn.
     const total = device.id === "host" ? null : device.total_bytes;
@@ -114,15 +115,13 @@ export class Memory {
           : [{ value: plan, dash: [7, 4], ink: theme.ink, label: `plan ${bytes(plan)}` }]),
       ],
     });
-    setText(this.#planned, bytes(plan));
-    const there = entries.filter(({ owner, drawn }) => drawn && device.plan?.[owner] !== undefined);
-    const actual = there.some(({ value }) => value === null) ? null : sum(there.map(({ value }) => value));
+    setText(this.#planBytes, bytes(plan));
+    const there = entries.filter(({ owner }) => planned.includes(owner));
+    const actual = there.some(({ value }) => value !== null) ? sum(there.map(({ value }) => value)) : null;
     setText(this.#planNote, plan && actual !== null ? difference(actual / plan - 1) : "");
-    setAttribute(
-      this.#plan,
-      "title",
-      `What the plan of the start says for ${there.map(({ owner }) => label(owner)).join(", ")}; beside it, how far what is there is from it`,
-    );
+    const owners = planned.map(label).join(", ");
+    const title = `the plan of the start for ${owners}; beside it, how far from it these are`;
+    setAttribute(this.#plan, "title", title);
     keyed(
       this.#list,
       this.#rows,
@@ -131,15 +130,15 @@ export class Memory {
       (entry) => this.#makeRow(entry),
       (el, entry) => this.#updateRow(el, entry),
     );
-    const at = cursorRow === row ? null : (history.t[cursorRow] ?? null);
+    const at = history.t[cursorRow];
     const free = entries.find(({ owner }) => owner === "free")?.value ?? null;
     const then = free !== null && device.total_bytes ? device.total_bytes - free : null;
-    const used = at === null ? device.used_bytes : then;
+    const used = cursorRow === row ? device.used_bytes : then;
     // The newest row may be long past: without a reading of now there is none to show.
     const sinceMs = cursorRow === row ? (device.since_ms ?? null) : null;
     const parts = [];
-    if (at !== null) parts.push(`at ${clock(at)}`);
     if (sinceMs !== null) parts.push(since(sinceMs));
+    else if (at !== undefined) parts.push(`at ${clock(at)}`);
     if (used !== null && device.total_bytes) {
       parts.push(`${bytes(used)} of ${bytes(device.total_bytes)} used`);
     } else if (device.total_bytes) parts.push(`${bytes(device.total_bytes)} in all`);
@@ -174,8 +173,7 @@ export class Memory {
       const gone = device.since_ms != null && cursorRow === row;
       const value = gone ? null : column >= 0 ? history.valueAt(column, cursorRow) : newest;
       const key = `${device.id}/${owner}`;
-      const byDefault = owner !== "free" && !(device.id === "host" && BACKGROUND.has(owner));
-      const drawn = this.#shared.store.isDrawn(key, byDefault);
+      const drawn = this.#isDrawn(device, owner);
       const filling = owner === "kv" ? history.series.findIndex((s) => s.id === `filled/${device.id}`) : -1;
       const filled = gone || filling < 0 ? null : history.valueAt(filling, cursorRow);
       const estimate = here.some((o) => o.source === "estimate");
@@ -183,6 +181,24 @@ export class Memory {
       found.push({ owner, key, column, drawn, value, filled, estimate, processes });
     }
     return found;
+  }
+
+  /**
+   * @param {Device} device
+   * @param {string} owner
+   */
+  #isDrawn(device, owner) {
+    const byDefault = owner !== "free" && !(device.id === "host" && BACKGROUND.has(owner));
+    return this.#shared.store.isDrawn(`${device.id}/${owner}`, byDefault);
+  }
+
+  /**
+   * The owners that the plan tells of and that are drawn: its line is to be compared with their upper edge.
+   *
+   * @param {Device} device
+   */
+  #planned(device) {
+    return Object.keys(device.plan ?? {}).filter((owner) => this.#isDrawn(device, owner));
   }
 
   /**
@@ -204,7 +220,7 @@ export class Memory {
       const own = values[i] ?? [];
       if (!look) return [];
       if (owner !== "kv" || !filled) return [{ values: own, look }];
-      const [full, empty] = parts(own, filled);
+      const [full, empty] = split(own, filled);
       return [
         { values: full, look: FILLED },
         { values: empty, look },
@@ -344,29 +360,6 @@ function difference(part) {
 /** @param {OwnerEntry} owner */
 function process({ pid, process: name }) {
   return name ? `pid ${pid} (${plain(name)})` : `pid ${pid}`;
-}
-
-/**
- * What the plan says of the owners that are drawn, to be compared with the upper edge of these.
- *
- * @param {Device} device
- * @param {readonly Pick<Entry, "owner" | "drawn">[]} entries
- */
-export function planOf({ plan }, entries) {
-  const drawn = entries.filter(({ owner, drawn }) => drawn && plan?.[owner] !== undefined);
-  return drawn.length > 0 ? sum(drawn.map(({ owner }) => plan?.[owner] ?? 0)) : null;
-}
-
-/**
- * A cache's filled part and the rest; where the filling is not known, all of it is rest.
- *
- * @param {Column} whole
- * @param {Column} filled
- * @returns {[Column, Column]}
- */
-export function parts(whole, filled) {
-  const full = whole.map((size, i) => (size === null ? null : Math.min(size, filled[i] ?? 0)));
-  return [full, whole.map((size, i) => (size === null ? null : size - (full[i] ?? 0)))];
 }
 
 /** @param {string} owner */

@@ -1,9 +1,9 @@
 /** The header: which model, in what state, how fast, how full, and what it all came to. */
 
-import { cut, maximum } from "../columns.js";
+import { cut, maximum, total } from "../columns.js";
 import { consume, h, setAttribute, setText } from "../dom.js";
 import { count, duration, NA, percent, plain, rate, since } from "../format.js";
-import { Sparkline, total } from "../sparkline.js";
+import { Sparkline } from "../sparkline.js";
 import { OWNERS, SPANS, STATES, spanKind } from "../theme.js";
 
 /** @import { Frame } from "../dashboard.js" */
@@ -192,8 +192,7 @@ export class Now {
         columns.filter((column) => column >= 0),
         range,
       );
-      const sum = values.length > 1 ? total(values) : (values[0] ?? []);
-      const shown = sum.map((value, i) => ((t[i] ?? 0) <= until ? value : null));
+      const shown = total(values).map((value, i) => ((t[i] ?? 0) <= until ? value : null));
       return { t, values: shown, max: Math.max(least, maximum([shown])) };
     };
     const dots = (/** @type {"ttft_s" | "prefill_tokens_per_s"} */ field) => {
