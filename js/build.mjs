@@ -16,7 +16,7 @@ const result = await build({
   bundle: true,
   minify: true,
   format: "esm",
-  target: ["es2020", "chrome111", "firefox113", "safari16.2"], // color-mix(); nesting is written out
+  target: ["es2022", "chrome111", "firefox113", "safari16.2"], // color-mix(); nesting is written out
   charset: "ascii",
   legalComments: "none",
   outdir: target,
