@@ -26,7 +26,7 @@ import { asSnapshot, decode } from "./wire.js";
 /**
  * @typedef {{
  *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
- *   visible: () => readonly [number, number],
+ *   visible: () => readonly [number, number], redraw: () => void,
  *   request: (op: string, args?: Record<string, unknown>, onProgress?: OnProgress) => Promise<any>,
  * }} Shared What a view may use besides what it draws.
  * @typedef {{ el: HTMLElement, render(frame: Frame): void }} View A part of the page; drawn while its tab is shown.
@@ -127,6 +127,7 @@ function show(live, model, el, signal) {
     theme,
     signal,
     visible,
+    redraw: () => schedule(),
     request: (op, args, onProgress) => model.request(op, args, onProgress),
     onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
     onShow: ({ span_id, start_ms, end_ms }) => {
