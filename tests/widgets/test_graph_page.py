@@ -9,15 +9,15 @@ from types import SimpleNamespace
 
 import pytest
 import viewworld as world
+from dashboardpage import ATTACK, settle, shoot
 from graphistryhub import hub
-from widgets.test_dashboard_page import ATTACK, dashboard, origin, settle, shoot, snap
 
 from llamatelemetry_jupyter.graphs import Graphs
 from llamatelemetry_jupyter.replies import Replies
 from llamatelemetry_jupyter.views import model
 
 pytestmark = pytest.mark.browser
-__all__ = ["dashboard", "hub", "origin"]
+__all__ = ["hub"]
 
 #: Boxes that lie over one another.
 COVERED = """() => { const boxes = [...document.querySelectorAll('.ll-node')].map(e => e.getBoundingClientRect()), out = [];
@@ -43,7 +43,7 @@ def graph(dashboard):
     """``graph(rows, dark=False, width=900)``: the page with its Graph tab open; requests go to the real operations."""
 
     def show(rows, *, tab=True, **options):
-        page = dashboard(snap(spans=world.Spans(rows)), **options)
+        page = dashboard(model.snapshot(**world.session() | {"spans": world.Spans(rows)}), **options)
         page.asked, page.busy = [], False
         session = session_of(rows)
         page.spans, operations = session.spans, Graphs(session).operations()
@@ -186,7 +186,7 @@ def test_keys_alone_reach_a_node_and_open_its_trace(graph):
     assert page.locator('[data-tab="traces"]').get_attribute("aria-selected") == "true"
     page.locator('[data-tab="now"]').click()
     settle(page)
-    assert page.locator('.ll-span[aria-selected="true"]').inner_text().startswith("chat")
+    assert page.locator('.ll-traces .ll-span[aria-selected="true"]').inner_text().startswith("chat")
     assert "Arrow" not in "".join(page.evaluate("() => leaked"))
 
 
@@ -207,7 +207,7 @@ def test_a_click_opens_the_trace_and_that_trace_can_be_drawn(graph):
     settle(page)
     page.locator('[data-tab="now"]').click()
     settle(page)
-    assert page.locator('.ll-span[aria-selected="true"]').inner_text().startswith("decode")
+    assert page.locator('.ll-traces .ll-span[aria-selected="true"]').inner_text().startswith("decode")
 
 
 def more(page, seq, spans):

@@ -109,7 +109,7 @@ export class Graph {
       { class: "ll-group ll-zoom", role: "group", "aria-label": "Zoom" },
       button("\u2212", "smaller", () => this.#diagram.zoom(-1), "Smaller"),
       button("+", "larger", () => this.#diagram.zoom(1), "Larger"),
-      button("Fit", "fit", () => this.#diagram.fit(), "Show all of it"),
+      button("Fit", "fit", () => this.#diagram.fit(), "Fit: show all of it"),
     );
     this.#toggle = button("As table", "table", () => {
       this.#asTable = !this.#asTable;

@@ -84,7 +84,7 @@ export class Now {
     );
     figures.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.el = h(
-      "header",
+      "div",
       { class: "ll-now" },
       h("div", { class: "ll-title" }, badge, this.#model, this.#engine, this.#fresh),
       this.#progress,
