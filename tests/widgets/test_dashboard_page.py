@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
-import os
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import viewworld as world
-from rig import Watched
+from dashboardpage import ATTACK, MISPLACED, REPO, settle, shoot, text
 
 from llamatelemetry_jupyter.values import OWNERS
 from llamatelemetry_jupyter.views.model import snapshot
 
 pytestmark = pytest.mark.browser
 
-REPO = Path(__file__).resolve().parents[2]
-PICTURES = os.environ.get("PICTURES")
-ATTACK = '<script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
 PAINTED = """selector => [...document.querySelectorAll(selector)].every(canvas => {
     const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height); const seen = new Set();
     for (let i = 0; i < data.length; i += 4) if (data[i + 3]) seen.add(data[i] << 16 | data[i + 1] << 8 | data[i + 2]);
     return seen.size > 4; })"""
-#: What hangs out of the dashboard or lies over its neighbour; text that ends in an ellipsis is meant to.
-MISPLACED = """() => { const root = document.querySelector('.llamatelemetry'), frame = root.getBoundingClientRect(), out = [];
-    const shown = e => e.getClientRects().length && !e.closest('[hidden]');
-    for (const e of root.querySelectorAll('*')) { const r = e.getBoundingClientRect();
-        if (shown(e) && r.width && (r.right > frame.right + 1 || r.left < frame.left - 1)
-            && !e.closest('.ll-plot, .ll-track, .ll-lines')) out.push(['outside', e.className, r.right - frame.right]); }
-    for (const list of ['.ll-figure', '.ll-owner > *', '.ll-controls > *', '.ll-title > *', '.ll-panel > *']) {
-        const boxes = [...root.querySelectorAll(list)].filter(shown).map(e => [e, e.getBoundingClientRect()]);
-        boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {
-            if (p.width && q.width && p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 1 && q.top < p.bottom - 1)
-                out.push(['overlap', a.className, b.className]); })); }
-    for (const e of root.querySelectorAll('.ll-number, .ll-value, .ll-span-time, .ll-button, .ll-state, .ll-label'))
-        if (shown(e) && e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline')
-            out.push(['cut', e.className, e.textContent]);
-    return out; }"""
 
 
 def snap(**change: Any) -> dict[str, Any]:
@@ -53,60 +28,6 @@ def snap(**change: Any) -> dict[str, Any]:
 def gpus() -> dict[str, Any]:
     devices = [*world.host(30, device="GPU-aaaa"), *world.host(30, device="GPU-bbbb"), *world.host(30)]
     return snap(samples=world.Memory(devices, world.server(30, busy=[(8, 10), (14, 16), (22, 25)])))
-
-
-@pytest.fixture(scope="module")
-def origin() -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    served = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=REPO))
-    thread = threading.Thread(target=served.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{served.server_port}"
-    served.shutdown()
-    served.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def dashboard(origin, browser):
-    """``dashboard(snapshot, dark=False, width=900)``: the page with a running widget; no error may have come at the end."""
-    opened = []
-
-    def show(made, *, dark=False, width=900, seq=1):
-        watched = Watched(browser.context.new_page(), urlsplit(origin).netloc)
-        opened.append(watched)
-        page = watched.page
-        page.set_viewport_size({"width": width, "height": 1000})
-        page.goto(f"{origin}/js/test/harness.html")
-        page.wait_for_function("() => window.harness")
-        if dark:
-            page.evaluate("() => document.documentElement.setAttribute('theme', 'dark')")
-        page.evaluate("([s, seq]) => harness.start(s, seq)", [made, seq])
-        page.wait_for_function("() => document.querySelector('.llamatelemetry')?.dataset.seq")
-        return page
-
-    yield show
-    told = [(w.errors, w.foreign) for w in opened]
-    for one in opened:
-        one.page.close()
-    assert all(one == ([], []) for one in told), told
-
-
-def text(page, field):
-    return page.locator(f'[data-field="{field}"]').inner_text()
-
-
-def settle(page):
-    """Two frames: what was asked for has been drawn."""
-    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-
-def shoot(page, name):
-    if PICTURES:
-        page.locator(".llamatelemetry").screenshot(path=str(Path(PICTURES) / f"page-{name}.png"))
 
 
 def test_figures_are_those_of_the_snapshot(dashboard):

@@ -9,15 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import viewworld as world
+from dashboardpage import ATTACK, settle, shoot
 from graphistryhub import hub
-from widgets.test_dashboard_page import ATTACK, dashboard, origin, settle, shoot, snap
+from widgets.test_dashboard_page import snap
 
 from llamatelemetry_jupyter.graphs import Graphs
 from llamatelemetry_jupyter.replies import Replies
 from llamatelemetry_jupyter.views import model
 
 pytestmark = pytest.mark.browser
-__all__ = ["dashboard", "hub", "origin"]
+__all__ = ["hub"]
 
 #: Boxes that lie over one another.
 COVERED = """() => { const boxes = [...document.querySelectorAll('.ll-node')].map(e => e.getBoundingClientRect()), out = [];
