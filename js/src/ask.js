@@ -1,9 +1,8 @@
-/** A request that says when the kernel is busy: while a cell runs, its answer comes only after that. */
+/** A request that says how far it is, and when the kernel does not hear. */
+
+import { BUSY, late } from "./late.js";
 
 /** @import { OnProgress } from "./model.js" */
-
-const BUSY_MS = 700;
-const BUSY = "the kernel is busy: this happens after the running cell";
 
 /**
  * What `request` brings; `say` is told how it goes, and "" when it is over.
@@ -16,14 +15,14 @@ const BUSY = "the kernel is busy: this happens after the running cell";
  * @returns {Promise<any>}
  */
 export async function ask(request, op, args, say, busy = BUSY) {
-  const timer = setTimeout(() => say(busy), BUSY_MS);
+  let heard = false;
+  const answer = request(op, args, (stage, fraction) => {
+    heard = true;
+    say(told(stage, fraction));
+  });
   try {
-    return await request(op, args, (stage, fraction) => {
-      clearTimeout(timer);
-      say(told(stage, fraction));
-    });
+    return await late(answer, () => heard || say(busy));
   } finally {
-    clearTimeout(timer);
     say("");
   }
 }

@@ -7,6 +7,7 @@ import { ask } from "./ask.js";
 import { consume, h, setAttribute, setText } from "./dom.js";
 import { plain } from "./format.js";
 import { WINDOWS_MS } from "./store.js";
+import { Strip } from "./strip.js";
 
 /** @import { Shared, Tab } from "./dashboard.js" */
 /** @import { History } from "./history.js" */
@@ -30,7 +31,7 @@ export class Controls {
   #history;
   #changed;
   #say = h("p", { role: "status", "data-field": "say" });
-  #alert = h("p", { class: "ll-alert", role: "alert", "data-field": "alert", hidden: true });
+  #strip;
   #question = h("span", { class: "ll-question" });
   #yes;
   #buttons = h("span", { class: "ll-buttons" });
@@ -55,6 +56,7 @@ export class Controls {
     this.#history = history;
     this.#changed = changed;
     const { signal } = shared;
+    this.#strip = new Strip(signal);
     this.#yes = this.#button("yes", () => this.#asking && this.#do(this.#asking));
     const no = this.#button("no", () => this.#ask(null));
     setText(no, "Cancel");
@@ -88,7 +90,7 @@ export class Controls {
       server,
     );
     line.append(this.#say);
-    this.el = h("div", { class: "ll-top" }, bar, this.#alert);
+    this.el = h("div", { class: "ll-top" }, bar, this.#strip.el);
     this.#ask(null);
   }
 
@@ -171,13 +173,13 @@ export class Controls {
   async #do(action) {
     this.#ask(null);
     this.#doing = action;
-    this.#fail(null);
+    this.#strip.clear();
     this.render();
     const name = this.#history.server?.name;
     try {
       await this.#request(`server.${action}`, name ? { name } : {});
     } catch (error) {
-      this.#fail(error);
+      this.#strip.show(error);
     } finally {
       if (this.#doing === action) this.#doing = null;
       this.#changed();
@@ -192,7 +194,7 @@ export class Controls {
       const snapshot = await this.#request("history", { window_s: windowMs / 1000 }, EARLIER);
       this.#history.extend(snapshot);
     } catch (error) {
-      this.#fail(error);
+      this.#strip.show(error);
     } finally {
       this.#reaching = false;
       this.#changed();
@@ -206,17 +208,6 @@ export class Controls {
    */
   #request(op, args, busy) {
     return ask(this.#shared.request, op, args, (text) => setText(this.#say, plain(text)), busy);
-  }
-
-  /** @param {unknown} error */
-  #fail(error) {
-    this.#alert.hidden = error === null;
-    if (error === null) return;
-    const { message, hint = "" } = /** @type {{ message: string, hint?: string }} */ (error);
-    this.#alert.replaceChildren(
-      plain(message),
-      ...(hint ? [" \u00b7 try: ", h("code", {}, plain(hint))] : []),
-    );
   }
 }
 

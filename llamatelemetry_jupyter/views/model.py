@@ -315,10 +315,9 @@ def _devices(
 ) -> list[dict[str, Any]]:
     made = []
     gpus = 0
-    # An engine counts the GPUs that it sees: it was started with this process' environment.
-    seen = visible(
-        [one.device for one in latest.devices if one.device != "host"], os.environ.get("CUDA_VISIBLE_DEVICES")
-    )
+    # An engine counts the GPUs that it sees, those that are lost by now included; it has this process' environment.
+    listed = [device for device in names or [one.device for one in latest.devices] if device != "host"]
+    seen = visible(listed, os.environ.get("CUDA_VISIBLE_DEVICES"))
     engine = Engine("", None, tuple(planned), gpus=seen)
     for one in latest.devices[:MAX_DEVICES]:
         if not len(one.t_ns):
