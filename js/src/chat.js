@@ -244,14 +244,17 @@ function show(live, model, el, signal) {
     });
   };
   live.watch(schedule, signal);
+  // Hosts tell that the connection has changed, not how: only an answer proves that somebody is there.
   model.onConnection(() => {
-    // The host's view marks itself in the same round of events, before or after this one.
-    queueMicrotask(() => {
-      gone = root.closest(".jupyter-widgets-disconnected") !== null;
-      if (gone) strip.show(new Refused(GONE, "%llama chat"));
-      else strip.clear();
+    gone = true;
+    strip.show(new Refused(GONE, "%llama chat"));
+    schedule();
+    const back = () => {
+      gone = false;
+      strip.clear();
       schedule();
-    });
+    };
+    model.request("chat.about").then(back, () => {});
   });
   log.addEventListener(
     "scroll",

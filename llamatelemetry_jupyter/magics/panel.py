@@ -97,6 +97,7 @@ class Panel:
             ),
             "chat.stop": lambda progress: talk.stop(),  # noqa: ARG005
             "chat.clear": lambda progress: talk.clear(),  # noqa: ARG005
+            "chat.about": lambda progress: talk.about(),  # noqa: ARG005
             "chat.turn": lambda turn, progress: talk.turn(turn),  # noqa: ARG005
             "chat.cells": lambda progress: self._cells(),  # noqa: ARG005
         }

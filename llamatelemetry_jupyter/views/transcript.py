@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,8 +86,9 @@ def percent(made: Sequence[Mapping[str, str]]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """A magic's options are one line."""
-    return shlex.quote(" ".join(word.split()))
+    """One word of a magic's line: in double quotes a backslash escapes."""
+    one_line = " ".join(word.split())
+    return one_line if re.fullmatch(r"[\w.]+", one_line) else '"' + re.sub(r'(["\\])', r"\\\1", one_line) + '"'
 
 
 def _who(turn: Mapping[str, Any]) -> str:

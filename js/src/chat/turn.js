@@ -53,12 +53,19 @@ export class TurnView {
     this.el = h(
       "li",
       { class: "ll-turn", "data-role": turn.role },
-      h("div", { class: "ll-who" }, sign, h("b", {}, user ? "You" : "Model"), this.#model),
+      h(
+        "div",
+        { class: "ll-who" },
+        sign,
+        h("b", {}, user ? "You" : "Model"),
+        this.#model,
+        user && this.#buttons,
+      ),
       this.#thinking,
       this.#body,
       this.#error,
       this.#note,
-      h("div", { class: "ll-foot" }, this.#facts, this.#buttons),
+      !user && h("div", { class: "ll-foot" }, this.#facts, this.#buttons),
       this.#trace,
     );
     this.#button("Copy", "copy", () => actions.copy(this.#turn.text));
