@@ -7,7 +7,7 @@
 
 import "./style.css";
 import { Controls } from "./controls.js";
-import { consume, h, setAttribute } from "./dom.js";
+import { consume, h, hideStatic, setAttribute } from "./dom.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
@@ -277,14 +277,6 @@ function spanAt(spans, tMs) {
   const hits = [...spans].filter((span) => span.start_ms <= tMs && tMs <= span.end_ms);
   const innermost = hits.sort((a, b) => a.end_ms - a.start_ms - (b.end_ms - b.start_ms));
   return innermost.find((span) => spanKind(span.name) === "chat") ?? innermost[0];
-}
-
-/** @param {string | null} id */
-function hideStatic(id) {
-  if (id === null) return null;
-  const style = h("style", {}, `[data-llamatelemetry-static="${id}"]{display:none}`);
-  document.head.append(style);
-  return style;
 }
 
 /** A factory, so that what is kept between `initialize` and `render` belongs to one widget. */
