@@ -99,8 +99,8 @@ def test_nothing_is_covered_or_cut_off(graph, width, dark):
     assert page.evaluate(OUTSIDE) == []
     shoot(page, f"graph-{width}-{'dark' if dark else 'light'}")
     page.locator('[data-action="export"]').click()
-    page.wait_for_selector(".ll-failed:not([hidden])")
-    assert "no Graphistry credentials" in page.locator(".ll-failed").inner_text()
+    page.wait_for_selector(".ll-graph .ll-strip:not([hidden])")
+    assert "no Graphistry credentials" in page.locator(".ll-graph .ll-strip").inner_text()
     assert page.evaluate(OUTSIDE) == []
     page.locator('[data-action="table"]').click()
     settle(page)
@@ -336,7 +336,7 @@ def test_what_the_hub_refuses_is_told_with_what_to_do(graph, hub):
     page = graph(rows_of())
     page.locator('[data-action="export"]').click()
     page.locator('[data-action="confirm"]').click()
-    page.wait_for_selector(".ll-failed:not([hidden])")
-    assert "refused the credentials" in page.locator(".ll-failed").inner_text()
-    assert "check GRAPHISTRY_USERNAME" in page.locator(".ll-failed code").inner_text()
+    page.wait_for_selector(".ll-graph .ll-strip:not([hidden])")
+    assert "refused the credentials" in page.locator(".ll-graph .ll-strip").inner_text()
+    assert "check GRAPHISTRY_USERNAME" in page.locator(".ll-graph .ll-strip code").inner_text()
     assert page.locator(".llamatelemetry img").count() == 0
