@@ -82,9 +82,10 @@ export class Now {
       lists.true,
       lists.false,
     );
+    this.#definition.addEventListener("click", () => this.#explain(null), { signal });
     figures.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.el = h(
-      "header",
+      "div",
       { class: "ll-now" },
       h("div", { class: "ll-title" }, badge, this.#model, this.#engine, this.#fresh),
       this.#progress,
