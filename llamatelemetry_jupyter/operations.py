@@ -26,18 +26,17 @@ _LONGEST_S = 86_400.0
 #: Samples of so long before and after a trace are drawn with it, and so many points of each.
 _AROUND_NS = 1_500_000_000
 _POINTS = 600
+_CLIPBOARD_CHARACTERS = 2_000_000
 
 
 def of(session: Session) -> Mapping[str, Operation]:
     """The operations by their names, on ``session``, which may be a weak proxy."""
+    own = (history, otlp, span, trace, traces)
     return {
-        "history": partial(history, session),
+        **{operation.__name__: partial(operation, session) for operation in own},
         "server.restart": partial(restart, session),
         "server.start": partial(start, session),
         "server.stop": partial(stop, session),
-        "span": partial(span, session),
-        "trace": partial(trace, session),
-        "traces": partial(traces, session),
         **Graphs(session).operations(),
     }
 
@@ -67,6 +66,19 @@ def span(session: Session, trace_id: str, span_id: str, *, progress: Progress) -
         if row.span_id == span_id:
             return details(row, session.spans.gaps)
     raise CommandError(f"there is no span {span_id!r} in that trace", hint="%llama spans")
+
+
+def otlp(session: Session, trace_id: str, *, progress: Progress) -> str:  # noqa: ARG001
+    """A trace as OTLP's JSON, for the clipboard."""
+    from .telemetry import exchange, otlp_json
+    from .telemetry.wire import from_row
+
+    resource = exchange.own_resource()
+    made = otlp_json.dumps([from_row(row, resource) for row in _rows(session, trace_id)])
+    if len(made) > _CLIPBOARD_CHARACTERS:
+        said = f"the trace is {len(made) / 1e6:.1f} MB of JSON, too much for a clipboard"
+        raise CommandError(said, hint="%llama export spans.jsonl")
+    return made
 
 
 def _rows(session: Session, trace_id: str) -> Sequence[SpanRow]:

@@ -382,9 +382,10 @@ class Session:
         self.refresh()
         if self._dashboard is not None:
             self._dashboard.close()
+        for name in [name for name in self._held if name != "otlp"]:
+            self.release(name)
         for manager in self.managers.values():
             manager.close()
-        self.release("receiver")
         for name, method in (("telemetry", "detach"), ("sampler", "stop"), ("spans", "close")):
             if name in self.__dict__:
                 getattr(self.__dict__[name], method)()

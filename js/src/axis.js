@@ -25,6 +25,23 @@ export function timeTicks(fromMs, toMs, widthPx) {
 }
 
 /**
+ * Times at round distances from `origin` in a range, down to microseconds.
+ *
+ * @param {number} origin Unix ms
+ * @param {readonly [number, number]} range
+ * @param {number} widthPx
+ * @returns {number[]} Unix ms
+ */
+export function ticksFrom(origin, [from, to], widthPx) {
+  const least = (to - from) / Math.max(2, Math.floor(widthPx / 84));
+  const unit = 10 ** Math.floor(Math.log10(Math.max(least, 1e-3)));
+  const step = unit * ([1, 2, 5].find((factor) => unit * factor >= least) ?? 10);
+  const ticks = [];
+  for (let n = Math.ceil((from - origin) / step); origin + n * step <= to; n++) ticks.push(origin + n * step);
+  return ticks;
+}
+
+/**
  * Ticks from 0 up to `max` in round steps, at most `room` of them; `base` 1024 for bytes.
  *
  * @param {number} max

@@ -7,7 +7,7 @@
 
 import "./style.css";
 import { Controls } from "./controls.js";
-import { consume, h, setAttribute } from "./dom.js";
+import { consume, h, hideStatic, setAttribute } from "./dom.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
@@ -26,7 +26,7 @@ import { asSnapshot, decode } from "./wire.js";
 /**
  * @typedef {{
  *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
- *   visible: () => readonly [number, number],
+ *   visible: () => readonly [number, number], redraw: () => void,
  *   request: (op: string, args?: Record<string, unknown>, onProgress?: OnProgress) => Promise<any>,
  * }} Shared What a view may use besides what it draws.
  * @typedef {{ el: HTMLElement, render(frame: Frame): void }} View A part of the page; drawn while its tab is shown.
@@ -127,6 +127,7 @@ function show(live, model, el, signal) {
     theme,
     signal,
     visible,
+    redraw: () => schedule(),
     request: (op, args, onProgress) => model.request(op, args, onProgress),
     onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
     onShow: ({ span_id, start_ms, end_ms }) => {
@@ -276,14 +277,6 @@ function spanAt(spans, tMs) {
   const hits = [...spans].filter((span) => span.start_ms <= tMs && tMs <= span.end_ms);
   const innermost = hits.sort((a, b) => a.end_ms - a.start_ms - (b.end_ms - b.start_ms));
   return innermost.find((span) => spanKind(span.name) === "chat") ?? innermost[0];
-}
-
-/** @param {string | null} id */
-function hideStatic(id) {
-  if (id === null) return null;
-  const style = h("style", {}, `[data-llamatelemetry-static="${id}"]{display:none}`);
-  document.head.append(style);
-  return style;
 }
 
 /** A factory, so that what is kept between `initialize` and `render` belongs to one widget. */

@@ -95,3 +95,15 @@ export function consume(event) {
   event.preventDefault();
   event.stopPropagation();
 }
+
+/**
+ * Hides the static twin of a widget, which is there for readers without a kernel, until what is returned is removed.
+ *
+ * @param {string | null} id
+ */
+export function hideStatic(id) {
+  if (id === null) return null;
+  const style = h("style", {}, `[data-llamatelemetry-static="${id}"]{display:none}`);
+  document.head.append(style);
+  return style;
+}

@@ -6,6 +6,7 @@
  *   on(name: string, fn: (...args: any[]) => void): void,
  *   off(name: string, fn: (...args: any[]) => void): void,
  *   send(content: unknown, callbacks?: unknown, buffers?: unknown): void,
+ *   widget_manager?: unknown,
  * }} AnyModel
  */
 
@@ -94,9 +95,32 @@ export class Model {
     return typeof id === "string" && /^[0-9a-f-]{8,64}$/.test(id) ? id : null;
   }
 
+  /** @param {string} name */
+  get(name) {
+    return this.#model.get(name);
+  }
+
+  /** The host's own object behind all widgets of a page; what it can do depends on the host. */
+  get manager() {
+    return this.#model.widget_manager;
+  }
+
   /** @param {() => void} fn */
   onSnapshot(fn) {
-    this.#on("change:snapshot", fn);
+    this.onChange("snapshot", fn);
+  }
+
+  /**
+   * @param {string} name
+   * @param {() => void} fn
+   */
+  onChange(name, fn) {
+    this.#on(`change:${name}`, fn);
+  }
+
+  /** @param {() => void} fn The connection to the kernel was lost, or is back. */
+  onConnection(fn) {
+    this.#on("comm_live_update", fn);
   }
 
   /** @param {(content: unknown, buffers: readonly DataView[]) => void} fn */

@@ -36,18 +36,23 @@ export class Plot {
   #theme;
   #height;
   #time;
+  #ticks;
+  #least;
 
   /**
    * @param {{
    *   store: Store, theme: Theme, signal: AbortSignal, height: number, time?: boolean,
-   *   onPick: (tMs: number) => void,
-   * }} options `time`: write the axis' labels under this panel
+   *   onPick: (tMs: number) => void, ticks?: typeof timeTicks, least?: number,
+   * }} options `time`: write the axis' labels under this panel; `ticks`: where its lines are; `least`: ms of the
+   *   shortest range that can be drawn out
    */
-  constructor({ store, theme, signal, height, time = false, onPick }) {
+  constructor({ store, theme, signal, height, time = false, onPick, ticks = timeTicks, least = 50 }) {
     this.#store = store;
     this.#theme = theme;
     this.#height = height;
     this.#time = time;
+    this.#ticks = ticks;
+    this.#least = least;
     this.el.style.height = `${height}px`;
     this.el.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.el.addEventListener("click", () => this.#pick(onPick), { signal });
@@ -130,7 +135,7 @@ export class Plot {
           gap: 6,
           grid: { stroke: theme.grid, width: 1 },
           ticks: { show: false },
-          splits: (u, _axis, min, max) => timeTicks(min, max, u.width - GUTTER - MARGIN),
+          splits: (u, _axis, min, max) => this.#ticks(min, max, u.width - GUTTER - MARGIN),
           values: (u, splits) => splits.map((t) => (this.#time && roomFor(u, t) ? clock(t) : "")),
         },
         {
@@ -176,7 +181,7 @@ export class Plot {
             if (width < 4) return;
             const range = /** @type {const} */ ([u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
             u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-            if (range[1] - range[0] > 50) this.#store.set({ follow: false, range });
+            if (range[1] - range[0] > this.#least) this.#store.set({ follow: false, range });
           },
         ],
       },

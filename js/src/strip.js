@@ -2,10 +2,7 @@
 
 import { h, setAttribute, setText } from "./dom.js";
 import { plain } from "./format.js";
-
-/** So long without an answer, and a cell is running: a kernel answers one thing after the other. */
-const BUSY_MS = 700;
-const BUSY = "The kernel is busy: this happens after the running cell.";
+import { BUSY, late } from "./late.js";
 
 export class Strip {
   #text = h("span", { class: "ll-strip-text" });
@@ -40,20 +37,18 @@ export class Strip {
    * @returns {Promise<T | undefined>} `undefined`: refused
    */
   async follow(answer) {
-    let late = false;
-    const timer = setTimeout(() => {
-      late = true;
-      this.#waiting += 1;
-      if (this.el.hidden) this.#say(BUSY, "", "busy");
-    }, BUSY_MS);
+    let waited = false;
     try {
-      return await answer;
+      return await late(answer, () => {
+        waited = true;
+        this.#waiting += 1;
+        if (this.el.hidden) this.#say(BUSY, "", "busy");
+      });
     } catch (error) {
       this.show(error);
       return undefined;
     } finally {
-      clearTimeout(timer);
-      if (late) this.#waiting -= 1;
+      if (waited) this.#waiting -= 1;
       if (this.#waiting === 0 && this.el.dataset["kind"] === "busy") this.clear();
     }
   }

@@ -41,6 +41,11 @@
  *   peak_bytes?: number | null, depth?: number,
  * }} Span
  *
+ * @typedef {Span & {
+ *   start_ns?: string, end_ns?: string, scope?: string, attributes?: Record<string, unknown>, cut?: Record<string, number>,
+ *   left_out?: number, gaps_s?: number[], gaps_left_out?: number, curl?: { command: string, prompt: "whole" | "part" | "none" },
+ * }} WholeSpan With what the operations "trace" and "span" tell (views/traces.py).
+ *
  * @typedef {{
  *   version: number, now_ms: number, window_s: number, since_ms?: number | null, server: Server | null, totals: Totals,
  *   devices: Device[], series: Series[],

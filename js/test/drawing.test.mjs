@@ -8,7 +8,7 @@ import { bytes, clock, count, duration, percent, plain, rate, since } from "../s
 import { History } from "../src/history.js";
 import { Store } from "../src/store.js";
 import { OWNERS, PATTERNS, spanKind } from "../src/theme.js";
-import { inOrder } from "../src/views/waterfall.js";
+import { inOrder } from "../src/tree.js";
 
 const history = (t, ...columns) => Object.assign(new History(), { t, columns });
 
@@ -154,12 +154,14 @@ test("the newest trace is first, children follow their parents, circles end", ()
     make("3", "y", "x", 61),
   ]);
   assert.deepEqual(
-    rows.map(({ span, depth, first }) => [span.span_id, depth, first]),
+    rows.map(({ span, depth, first, cut }) => [span.span_id, depth, first, cut]),
     [
-      ["orphan", 0, true],
-      ["cell", 0, true],
-      ["chat", 1, false],
-      ["decode", 2, false],
+      ["x", 0, true, true],
+      ["y", 1, false, false],
+      ["orphan", 0, true, false],
+      ["cell", 0, true, false],
+      ["chat", 1, false, false],
+      ["decode", 2, false, false],
     ],
   );
 });

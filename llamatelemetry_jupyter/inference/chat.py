@@ -20,6 +20,7 @@ from ..values import JSON, Answer, FinishReason, TokenEvent
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from ..api.stream import TokenStream
     from .engine import InferenceEngine
     from .options import ChatOptions
 
@@ -83,6 +84,11 @@ class Chat:
         """The answer to ``text`` after all that was said before; options as for :meth:`InferenceEngine.chat`."""
         return self._turn(self.turns, text, on_event, options)
 
+    def stream(self, text: str | list[JSON], **options: Unpack[ChatOptions]) -> TokenStream:
+        """The answer to ``text`` as a stream, which any thread may end; it becomes no turn by itself."""
+        messages, self.dropped = self._request(self.turns, text, options)
+        return self.engine.stream(messages, **options)
+
     def regenerate(
         self, *, on_event: Callable[[TokenEvent], None] | None = None, **options: Unpack[ChatOptions]
     ) -> Answer:
@@ -112,18 +118,25 @@ class Chat:
         on_event: Callable[[TokenEvent], None] | None,
         options: ChatOptions,
     ) -> Answer:
-        if not (text.strip() if isinstance(text, str) else text):
-            raise CommandError("the prompt is empty", hint='chat.ask("Hello")')
-        if (system := options.pop("system", None)) is not None:
-            self.system = system
         self.engine.last = None
-        now: Message = {"role": "user", "content": text}
-        dropped = self._too_many(before, now, options.get("max_tokens") or DEFAULT_MAX_TOKENS)
-        answer = self.engine.chat([*self._messages(before[dropped:]), now], on_event=on_event, **options)
+        messages, dropped = self._request(before, text, options)
+        answer = self.engine.chat(messages, on_event=on_event, **options)
         # Counts from here on: chat() raises for what broke off or was interrupted.
         self.turns = (*before, Turn(text, answer))
         self.dropped = dropped
         return answer
+
+    def _request(
+        self, before: tuple[Turn, ...], text: str | list[JSON], options: ChatOptions
+    ) -> tuple[list[Message], int]:
+        """What is sent, and how many of the oldest turns are left out; takes ``options``' system prompt."""
+        if not (text.strip() if isinstance(text, str) else text):
+            raise CommandError("the prompt is empty", hint='chat.ask("Hello")')
+        if (system := options.pop("system", None)) is not None:
+            self.system = system
+        now: Message = {"role": "user", "content": text}
+        dropped = self._too_many(before, now, options.get("max_tokens") or DEFAULT_MAX_TOKENS)
+        return [*self._messages(before[dropped:]), now], dropped
 
     def _messages(self, turns: Sequence[Turn]) -> list[Message]:
         said: list[Message] = [{"role": "system", "content": self.system}] if self.system else []

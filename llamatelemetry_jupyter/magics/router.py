@@ -88,7 +88,7 @@ def run(shell: Any, line: str, cell: str | None) -> object:
                         hint="put the prompt into the lines below %%llama",
                     )
                 prompt = cell
-            args.prompt = prompt
+            args.prompt, args.in_cell = prompt, cell is not None
         else:
             args = own.parse_args(split(rest))
     except Help as asked:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
-from opentelemetry.context import get_current
+from opentelemetry.context import Context, get_current
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -26,8 +26,6 @@ from .block import Block
 from .processor import RowProcessor
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-
     from .store import SpanStore
 
 SCOPE = "llamatelemetry_jupyter"
@@ -46,6 +44,8 @@ class Telemetry:
         self.processor: RowProcessor | None = None
         self.tracer: trace.Tracer = trace.NoOpTracer()
         self.observer = Observer(self)
+        #: The same for calls that no cell makes: each begins a trace of its own, whatever runs meanwhile.
+        self.apart = Observer(self, apart=True)
         self._resource = dict(resource or {})
         self._own: TracerProvider | None = None
 
@@ -90,8 +90,9 @@ class Telemetry:
 class Observer:
     """A :class:`~llamatelemetry_jupyter.values.CallObserver` that makes spans."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    def __init__(self, telemetry: Telemetry, *, apart: bool = False) -> None:
         self._telemetry = telemetry
+        self._apart = apart
 
     def start(
         self, operation: str, model: str | None, address: str, port: int, request: Mapping[str, JSON]
@@ -110,7 +111,7 @@ class Observer:
             attributes[semconv.INPUT_MESSAGES] = said
         span = self._telemetry.tracer.start_span(
             f"{operation} {model}" if model else operation,
-            context=self._telemetry.parent(),
+            context=Context() if self._apart else self._telemetry.parent(),
             kind=SpanKind.CLIENT,
             attributes=attributes,
             start_time=now_ns(),

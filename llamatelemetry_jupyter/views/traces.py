@@ -9,6 +9,7 @@ from typing import Any
 from ..telemetry.outline import Outline
 from ..telemetry.wire import plain
 from ..values import JSON, Samples, SpanRow
+from .curl import curl
 from .model import number, span_dict, text
 from .series import columns, series_list
 
@@ -158,7 +159,7 @@ _DERIVED = frozenset({"depth", "trace_id", "start_ms", "end_ms"})
 def details(
     row: SpanRow, gaps: Callable[[str], Sequence[float] | None], room: int = MAX_ATTRIBUTE_BYTES
 ) -> dict[str, Any]:
-    """A span's ``attributes`` and, of a streamed answer, the times between its tokens (``gaps_s``).
+    """A span's ``attributes``, the times between its tokens (``gaps_s``), and of a request the command (``curl``).
 
     Values beyond 20 kB are cut; ``cut`` says how many bytes they have. ``left_out`` counts attributes, and
     ``gaps_left_out`` times, for which ``room`` (bytes) was not enough; absent where all are there.
@@ -180,6 +181,8 @@ def details(
     streamed = gaps(row.span_id) if row.ttft_s is not None else None
     if streamed:
         told["gaps_s"] = list(streamed[:MAX_GAPS])
+    if (asked := curl(row)) is not None and len(asked.command) <= MAX_VALUE_BYTES:
+        told["curl"] = asked._asdict()
     more = {"cut": cut, "left_out": left_out, "gaps_left_out": max(0, len(streamed or ()) - MAX_GAPS)}
     return told | {name: value for name, value in more.items() if value}
 

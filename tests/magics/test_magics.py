@@ -73,7 +73,7 @@ def test_a_prompt_may_end_in_a_question_mark(ipython):
         ("%llama start 'half", ["a quote is not closed"]),
         ("%llama start smolm2-135m", ["unknown model 'smolm2-135m'", "try: %llama start smollm2-135m"]),
         ("%llama start /no/such.gguf", ["/no/such.gguf", "try: "]),
-        ("%llama chat", ["the prompt is empty", "try: %llama chat Why"]),
+        ("%llama chat --continue", ["the prompt is empty", "try: %llama chat Why"]),
         ("%%llama\n   \n", ["the prompt is empty"]),
         ("%%llama hello\nthere", ["text after %%llama is not read"]),
         ("%llama chat hi", ["no server is running", "try: %llama start"]),
@@ -87,6 +87,14 @@ def test_a_prompt_may_end_in_a_question_mark(ipython):
 )
 def test_bad_input_is_two_lines_and_the_run_stops(refused, cell, says):
     refused(cell, says)
+
+
+def test_in_a_terminal_a_chat_is_a_hint_of_two_lines(ipython):
+    printed = ipython(LOAD, "%llama chat")
+    assert printed.splitlines() == [
+        "%llama chat TEXT asks the model and shows its answer here",
+        "  try: %llama chat Why is the sky blue?",
+    ]
 
 
 @pytest.mark.engine

@@ -11,7 +11,6 @@ import pytest
 import viewworld as world
 from dashboardpage import ATTACK, settle, shoot
 from graphistryhub import hub
-from widgets.test_dashboard_page import snap
 
 from llamatelemetry_jupyter.graphs import Graphs
 from llamatelemetry_jupyter.replies import Replies
@@ -44,7 +43,7 @@ def graph(dashboard):
     """``graph(rows, dark=False, width=900)``: the page with its Graph tab open; requests go to the real operations."""
 
     def show(rows, *, tab=True, **options):
-        page = dashboard(snap(spans=world.Spans(rows)), **options)
+        page = dashboard(model.snapshot(**world.session() | {"spans": world.Spans(rows)}), **options)
         page.asked, page.busy = [], False
         session = session_of(rows)
         page.spans, operations = session.spans, Graphs(session).operations()
@@ -100,8 +99,8 @@ def test_nothing_is_covered_or_cut_off(graph, width, dark):
     assert page.evaluate(OUTSIDE) == []
     shoot(page, f"graph-{width}-{'dark' if dark else 'light'}")
     page.locator('[data-action="export"]').click()
-    page.wait_for_selector(".ll-failed:not([hidden])")
-    assert "no Graphistry credentials" in page.locator(".ll-failed").inner_text()
+    page.wait_for_selector(".ll-graph .ll-strip:not([hidden])")
+    assert "no Graphistry credentials" in page.locator(".ll-graph .ll-strip").inner_text()
     assert page.evaluate(OUTSIDE) == []
     page.locator('[data-action="table"]').click()
     settle(page)
@@ -187,7 +186,7 @@ def test_keys_alone_reach_a_node_and_open_its_trace(graph):
     assert page.locator('[data-tab="traces"]').get_attribute("aria-selected") == "true"
     page.locator('[data-tab="now"]').click()
     settle(page)
-    assert page.locator('.ll-span[aria-selected="true"]').inner_text().startswith("chat")
+    assert page.locator('.ll-traces .ll-span[aria-selected="true"]').inner_text().startswith("chat")
     assert "Arrow" not in "".join(page.evaluate("() => leaked"))
 
 
@@ -208,7 +207,7 @@ def test_a_click_opens_the_trace_and_that_trace_can_be_drawn(graph):
     settle(page)
     page.locator('[data-tab="now"]').click()
     settle(page)
-    assert page.locator('.ll-span[aria-selected="true"]').inner_text().startswith("decode")
+    assert page.locator('.ll-traces .ll-span[aria-selected="true"]').inner_text().startswith("decode")
 
 
 def more(page, seq, spans):
@@ -337,7 +336,7 @@ def test_what_the_hub_refuses_is_told_with_what_to_do(graph, hub):
     page = graph(rows_of())
     page.locator('[data-action="export"]').click()
     page.locator('[data-action="confirm"]').click()
-    page.wait_for_selector(".ll-failed:not([hidden])")
-    assert "refused the credentials" in page.locator(".ll-failed").inner_text()
-    assert "check GRAPHISTRY_USERNAME" in page.locator(".ll-failed code").inner_text()
+    page.wait_for_selector(".ll-graph .ll-strip:not([hidden])")
+    assert "refused the credentials" in page.locator(".ll-graph .ll-strip").inner_text()
+    assert "check GRAPHISTRY_USERNAME" in page.locator(".ll-graph .ll-strip code").inner_text()
     assert page.locator(".llamatelemetry img").count() == 0

@@ -5,6 +5,7 @@ import { h, setAttribute, setFacts, setText } from "../dom.js";
 import { count, duration, NA, plain } from "../format.js";
 import { BUSY, late } from "../late.js";
 import { described, facts, leads, lookOf } from "../picture.js";
+import { Strip } from "../strip.js";
 import { Upload } from "../upload.js";
 
 /** @import { Frame, Shared } from "../dashboard.js" */
@@ -33,7 +34,7 @@ export class Graph {
   #timer = 0;
   #diagram;
   #upload;
-  #error = h("p", { class: "ll-failed", role: "alert", hidden: true });
+  #strip;
   #summary = h("p", { class: "ll-summary", "data-field": "graph", role: "status" });
   #details = h("p", { class: "ll-details", "data-field": "node" });
   #empty = h(
@@ -72,6 +73,7 @@ export class Graph {
   constructor(shared) {
     const { signal } = shared;
     this.#shared = shared;
+    this.#strip = new Strip(signal);
     this.#diagram = new Diagram(
       signal,
       (node) => this.#open(node),
@@ -80,7 +82,7 @@ export class Graph {
     this.#upload = new Upload(
       shared,
       () => this.#what(),
-      (error) => this.#fail(error),
+      (error) => this.#strip.show(error),
     );
     const button = (
       /** @type {string} */ text,
@@ -109,7 +111,7 @@ export class Graph {
       { class: "ll-group ll-zoom", role: "group", "aria-label": "Zoom" },
       button("\u2212", "smaller", () => this.#diagram.zoom(-1), "Smaller"),
       button("+", "larger", () => this.#diagram.zoom(1), "Larger"),
-      button("Fit", "fit", () => this.#diagram.fit(), "Show all of it"),
+      button("Fit", "fit", () => this.#diagram.fit(), "Fit: show all of it"),
     );
     this.#toggle = button("As table", "table", () => {
       this.#asTable = !this.#asTable;
@@ -126,7 +128,7 @@ export class Graph {
         this.#toggle,
         this.#upload.button,
       ),
-      this.#error,
+      this.#strip.el,
       this.#upload.el,
       this.#summary,
       this.#empty,
@@ -209,7 +211,7 @@ export class Graph {
       const picture = await late(answer, () => ours() && setText(this.#summary, BUSY));
       if (!ours()) return;
       this.#picture = /** @type {Picture} */ (picture);
-      this.#error.hidden = true;
+      this.#strip.clear();
       this.#list(this.#picture);
       const { nodes, left_out } = this.#picture;
       const shown = `${count(this.#picture.spans)} spans as ${count(nodes.length)} nodes`;
@@ -221,7 +223,7 @@ export class Graph {
     } catch (error) {
       if (!ours()) return;
       setText(this.#summary, "");
-      this.#fail(error);
+      this.#strip.show(error);
     }
     this.#asked = { ...this.#asked, at: performance.now(), tookMs: performance.now() - began, open: false };
     this.#again();
@@ -271,12 +273,5 @@ export class Graph {
     this.#opened = node;
     this.#shared.onShow({ trace_id, span_id, start_ms, end_ms, parent_id: null, name: described(node) });
     this.#shared.store.set({ tab: "traces" });
-  }
-
-  /** @param {unknown} error */
-  #fail(error) {
-    const { message, hint } = /** @type {{ message?: string, hint?: string }} */ (error);
-    this.#error.hidden = false;
-    this.#error.replaceChildren(plain(message), ...(hint ? [" Try: ", h("code", {}, plain(hint))] : []));
   }
 }

@@ -4,14 +4,14 @@ import { GUTTER, MARGIN, timeTicks } from "../axis.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, clock, count, duration, plain, rate } from "../format.js";
 import { SPANS, spanKind } from "../theme.js";
+import { inOrder } from "../tree.js";
 
 /** @import { Frame, Shared } from "../dashboard.js" */
+/** @import { Row } from "../tree.js" */
 /** @import { Span } from "../types.js" */
 
 const MAX_SHOWN = 80;
 let made = 0;
-
-/** @typedef {{ span: Span, depth: number, first: boolean }} Row `first`: the row begins a trace */
 
 export class Waterfall {
   el;
@@ -213,41 +213,8 @@ export class Waterfall {
   }
 }
 
-/**
- * The newest trace first; within it each span before its children, in order of time.
- *
- * @param {readonly Span[]} spans
- * @returns {Row[]}
- */
-export function inOrder(spans) {
-  const byTime = [...spans].sort((a, b) => a.start_ms - b.start_ms || b.end_ms - a.end_ms);
-  const ids = new Set(byTime.map((span) => span.span_id));
-  /** @type {Map<string, Span[]>} */
-  const children = new Map();
-  /** @type {Map<string, Span[]>} */
-  const traces = new Map();
-  for (const span of byTime) {
-    const inside = span.parent_id && ids.has(span.parent_id) && span.parent_id !== span.span_id;
-    const [map, key] = inside ? [children, span.parent_id ?? ""] : [traces, span.trace_id];
-    map.get(key)?.push(span) ?? map.set(key, [span]);
-  }
-  /** @type {Row[]} */
-  const rows = [];
-  /** @type {Set<string>} */
-  const seen = new Set();
-  const add = (/** @type {Span} */ span, /** @type {number} */ depth, /** @type {boolean} */ first) => {
-    if (seen.has(span.span_id) || depth > 60) return;
-    seen.add(span.span_id);
-    rows.push({ span, depth, first });
-    for (const child of children.get(span.span_id) ?? []) add(child, depth + 1, false);
-  };
-  const newestFirst = [...traces.values()].sort((a, b) => (b[0]?.start_ms ?? 0) - (a[0]?.start_ms ?? 0));
-  for (const roots of newestFirst) roots.forEach((root, index) => void add(root, 0, index === 0));
-  return rows;
-}
-
-/** @param {Span} span */
-function describe(span) {
+/** @param {Span} span @returns {(string | false)[]} What is known of it, in a few facts. */
+export function describe(span) {
   const cached = span.cached_tokens ? ` (${count(span.cached_tokens)} cached)` : "";
   const failed = span.status === "error";
   return [

@@ -1,4 +1,4 @@
-"""``%llama chat`` and ``%%llama``: an answer streamed into the cell, kept as a value."""
+"""``%llama chat`` and ``%%llama``: an answer streamed into the cell, kept as a value; without a prompt the widget."""
 
 from __future__ import annotations
 
@@ -46,8 +46,14 @@ def configure(parser: Parser) -> None:
     parser.add_argument("--raw", action="store_true", help="send {{name}} as it is")
 
 
-def run(session: Session, args: argparse.Namespace) -> Answer:
-    """Ask the running model and stream its answer."""
+def run(session: Session, args: argparse.Namespace) -> Answer | None:
+    """Ask the running model and stream its answer; on a line without a prompt, show the chat widget."""
+    about_one = args.go_on or args.json_schema or args.out or args.capture or args.raw
+    if not args.prompt.strip() and not args.in_cell and not about_one:
+        from .. import panel
+
+        panel.show(session, args)
+        return None
     if not args.prompt.strip():
         raise CommandError("the prompt is empty", hint="%llama chat Why is the sky blue?")
     if args.out and not args.out.isidentifier():
