@@ -250,11 +250,7 @@ def _silent_ms(latest: Samples, fresh_ns: int) -> float | None:
 
 
 def _server(
-    handle: ServerHandle | None,
-    status: ServerStatus | None,
-    latest: Samples,
-    rows: Sequence[SpanRow],
-    fresh_ns: int,
+    handle: ServerHandle | None, status: ServerStatus | None, latest: Samples, rows: Sequence[SpanRow], fresh_ns: int
 ) -> dict[str, Any] | None:
     named = handle.name if handle else status.name if status else None
     sampled: ServerSeries | None = None

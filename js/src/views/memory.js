@@ -12,7 +12,7 @@ import { OWNERS } from "../theme.js";
 /** @import { Look } from "../theme.js" */
 /** @import { Device, OwnerEntry } from "../types.js" */
 
-const HEIGHT = 156;
+const HEIGHT = 204;
 /** Owners that say nothing about the model: on the host they would dwarf it, so they are listed and not drawn. */
 const BACKGROUND = new Set(["other", "unknown", "free"]);
 

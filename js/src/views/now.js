@@ -82,6 +82,7 @@ export class Now {
       lists.true,
       lists.false,
     );
+    this.#definition.addEventListener("click", () => this.#explain(null), { signal });
     figures.addEventListener("keydown", (event) => this.#onKey(event), { signal });
     this.el = h(
       "div",
