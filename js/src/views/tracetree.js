@@ -21,6 +21,8 @@ const NARROW_ROW_PX = 36;
 /** Below this the name is above the bar, as in the style sheet. */
 const NARROW_PX = 560;
 const MAX_INDENT = 12;
+/** Pieces of a path that are nearer than this are one on the screen. */
+const TOUCHING_PX = 3;
 /** A range is never shorter. */
 const LEAST_MS = 0.01;
 let made = 0;
@@ -245,7 +247,7 @@ export class TraceTree {
     if (!item || !track || !name || !time) return;
     const { span, depth } = item.row;
     track.style.width = `${this.#width}px`;
-    name.style.paddingLeft = `${Math.min(depth + (item.gaps ? 1 : 0), MAX_INDENT) * 10}px`;
+    name.style.paddingLeft = item.gaps ? "0" : `${Math.min(depth, MAX_INDENT) * 10}px`;
     bar.hidden = item.gaps !== null;
     strip.hidden = item.gaps === null;
     const chosen = item.gaps === null && span.span_id === this.#shared.store.view.selected;
@@ -259,9 +261,11 @@ export class TraceTree {
     if (item.gaps) {
       setText(name, item.words);
       setText(time, "");
+      setAttribute(el, "title", `Times between the tokens: ${item.words}`);
       this.#drawGaps(strip, item.gaps, span);
       return;
     }
+    setAttribute(el, "title", null);
     const failed = span.status === "error";
     const look = SPANS[failed ? "error" : spanKind(span.name)] ?? SPANS["other"];
     const [left, right] = [this.#x(span.start_ms), this.#x(span.end_ms)];
@@ -282,13 +286,15 @@ export class TraceTree {
    */
   #drawPath(bar, pieces, left) {
     const [from, to] = this.range;
+    const scale = this.#inner / (to - from);
     /** @type {[number, number][]} */
     const drawn = [];
     for (const [a, b] of pieces) {
       if (b < from || a > to) continue;
+      const [start, end] = [(Math.max(a, from) - from) * scale, (Math.min(b, to) - from) * scale];
       const last = drawn.at(-1);
-      if (last && this.#x(a) - last[1] < 1) last[1] = this.#x(b);
-      else drawn.push([this.#x(a), this.#x(b)]);
+      if (last && start - last[1] < TOUCHING_PX) last[1] = end;
+      else drawn.push([start, end]);
     }
     while (bar.childElementCount > drawn.length) bar.lastChild?.remove();
     while (bar.childElementCount < drawn.length) bar.append(h("i"));
@@ -468,5 +474,5 @@ function gapsInWords(gaps, span) {
   const sorted = [...gaps].sort((a, b) => a - b);
   const rank = (/** @type {number} */ q) => duration(sorted[Math.max(0, Math.ceil(q * sorted.length) - 1)]);
   const more = span.gaps_left_out ? `, first ${gaps.length}` : "";
-  return `gaps p50 ${rank(0.5)}, p95 ${rank(0.95)}, max ${rank(1)}${more}`;
+  return `p50 ${rank(0.5)}, p95 ${rank(0.95)}, max ${rank(1)}${more}`;
 }
