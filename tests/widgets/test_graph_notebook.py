@@ -94,5 +94,10 @@ def test_a_session_is_seen_opened_and_sent(notebook, hub):
     chat.click()
     page.wait_for_selector('[data-tab="traces"][aria-selected="true"]')
     page.locator('[data-tab="now"]').click()
-    assert page.locator('.ll-traces .ll-span[aria-selected="true"]').inner_text().startswith("chat smollm2-135m")
+    assert (
+        page.locator('.ll-traces .ll-span[aria-selected="true"]')
+        .inner_text()
+        .removeprefix("\u2501 ")
+        .startswith("chat smollm2-135m")
+    )
     assert opened.errors == []
