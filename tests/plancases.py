@@ -102,12 +102,15 @@ def engine_report(path: Path, demand: Demand) -> dict[str, float]:
         f"LLAMA_FLASH_ATTN_TYPE_{'ENABLED' if demand.flash_attention else 'DISABLED'}",
         f"LLAMA_LOAD_MODE_{'MMAP' if demand.mapped else 'NONE'}",
     )
-    done = subprocess.run(
-        [sys.executable, "-c", _HOST, str(path), json.dumps(given), *enums], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, "-c", _HOST, str(path), json.dumps(given), *enums]
+    found: list[tuple[str, str, str]] = []
+    # The engine writes its log on a thread of its own, and is ended as soon as it serves: compute buffers come last.
+    while not any(kind == "compute" for _, kind, _ in found):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found = _BUFFER.findall(done.stderr)
     report = dict.fromkeys(("weights", "kv", "compute", "output"), 0.0)
-    for _, kind, mib in _BUFFER.findall(done.stderr):
+    for _, kind, mib in found:
         report[{"model": "weights", "KV": "kv", "RS": "kv"}.get(kind, kind)] += float(mib)
     return report
 
