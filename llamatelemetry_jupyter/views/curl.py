@@ -11,7 +11,7 @@ from ..telemetry import semconv
 from ..telemetry.wire import plain
 from ..values import JSON, SpanRow
 
-_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
+_HOST = re.compile(r"[\w.:\[\]-]{1,260}", re.ASCII)
 _TRUNCATED = "…truncated"
 _PATHS = {
     "chat": "/v1/chat/completions",

@@ -183,6 +183,23 @@ def test_what_there_is_not_is_said(store):
             ask(name, Session(store), **args)
 
 
+def test_a_trace_goes_to_the_clipboard_as_otlp_unless_it_is_too_long(store):
+    fill(store, trace(1, 8))
+    told = json.loads(ask("otlp", Session(store), trace_id=f"{1:032x}"))
+    (scope,) = told["resourceSpans"][0]["scopeSpans"]
+    assert {one["name"] for one in scope["spans"]} == {
+        "notebook cell",
+        "chat smollm2-135m",
+        "queue",
+        "prefill",
+        "decode",
+    }
+    long = {"document": "x" * 5_000_000}
+    store.append(SpanRow("a" * 32, "1" * 16, None, "one", "internal", T0, T0 + 10, attributes=long))
+    with pytest.raises(CommandError, match=r"5\.0 MB of JSON, too much"):
+        ask("otlp", Session(store), trace_id="a" * 32)
+
+
 def chain(count, parent):
     return [
         SpanRow("b" * 32, f"{n:016x}", parent(n), f"level {n}", "internal", T0 + n, T0 + 10_000 - n, peak_bytes=MIB)

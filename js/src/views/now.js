@@ -42,7 +42,7 @@ export class Now {
   );
   #definition = h("p", { role: "status", "data-field": "definition" });
   /** One line, always there. */
-  line = h("div", { class: "ll-said" }, this.#definition);
+  line = h("div", { class: "ll-definition" }, this.#definition);
   /** @type {Map<string, Figure>} */
   #figures = new Map();
   /** The figure that is explained. @type {string | null} */

@@ -250,6 +250,7 @@ export class TraceTree {
     name.style.paddingLeft = item.gaps ? "0" : `${Math.min(depth, MAX_INDENT) * 10}px`;
     bar.hidden = item.gaps !== null;
     strip.hidden = item.gaps === null;
+    time.hidden = item.gaps !== null;
     const chosen = item.gaps === null && span.span_id === this.#shared.store.view.selected;
     setAttribute(el, "aria-selected", String(chosen));
     setAttribute(el, "aria-setsize", this.#items.length);
@@ -260,7 +261,6 @@ export class TraceTree {
     setAttribute(el, "data-critical", path !== undefined && item.gaps === null);
     if (item.gaps) {
       setText(name, item.words);
-      setText(time, "");
       setAttribute(el, "title", `Times between the tokens: ${item.words}`);
       this.#drawGaps(strip, item.gaps, span);
       return;
