@@ -126,7 +126,7 @@ def test_a_stop_that_is_pressed_while_a_cell_runs_comes_after_it(shown):
     shoot(page, "busy")
     # What is only the page's goes on.
     press(page, "pause")
-    assert text(page, "fresh") == "paused"
+    wait(page, "fresh", "paused", 3)
     press(page, "pause")
     wait(page, "state", "stopped", 20)
     assert cell_done(page)
