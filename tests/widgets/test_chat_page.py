@@ -90,7 +90,10 @@ def test_a_conversation_by_keyboard_alone(chat):
     assert focused(page) == "message"
     assert page.evaluate("() => document.activeElement.value") == ""
     facts = root.locator('[data-role="assistant"] [data-field="facts"]').inner_text()
-    assert re.fullmatch(r"(■ stopped at the token limit · )?[\d,]+ tokens · [\d.]+ m?s · [\d.]+ tokens/s · first token [\d.]+ m?s", facts), facts
+    assert re.fullmatch(
+        r"(■ stopped at the token limit · )?[\d,]+ tokens · [\d.]+ m?s · [\d.]+ tokens/s · first token [\d.]+ m?s",
+        facts,
+    ), facts
     said = root.locator('[role="status"]').inner_text()
     assert said.startswith("Model: ")
     # Edit what was said, and let it be answered again.
