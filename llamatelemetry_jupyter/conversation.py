@@ -63,6 +63,11 @@ class Said:
     dropped: int = 0
     error: dict[str, str] | None = None
 
+    @property
+    def size(self) -> int:
+        """Characters of all that is shown of it."""
+        return len(self.text) + len(self.reasoning)
+
 
 class Listener(Protocol):
     """Who shows a conversation; told on any thread, one thing at a time."""
@@ -103,7 +108,7 @@ class Conversation:
         """The newest turns as JSON-safe dicts, as many as fit into the widget's state; questions stay with answers."""
         with self.lock:
             size, first = 0, len(self.turns)
-            while first and (size := size + len(self.turns[first - 1].text)) <= MAX_SHOWN:
+            while first and (size := size + self.turns[first - 1].size) <= MAX_SHOWN:
                 first -= 1
             first = min(first, max(0, len(self.turns) - 2))
             if first < len(self.turns) and self.turns[first].role == "assistant":

@@ -23,7 +23,7 @@ COMMANDS = {
     "models": "models by name: list, look into, fetch, delete",
     "install": "download a build of the engine that uses this machine's GPU",
     "doctor": "what is there, what is missing, and what to type about it",
-    "chat": "ask the model; %%llama does the same with the cell as prompt",
+    "chat": "ask the model, with the cell as prompt under %%llama; without a prompt a chat to type in",
     "compare": "one prompt, several temperatures, seeds or models, side by side",
     "tokens": "how the model's tokenizer cuts a text",
     "embed": "texts as vectors, and rows found by meaning",
