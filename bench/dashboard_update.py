@@ -17,7 +17,8 @@ from llamatelemetry_jupyter.sampling.ring import RingReader, RingWriter
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, ServerSample
 from llamatelemetry_jupyter.views.model import snapshot
 
-IDS = ("update_cpu", "update_bytes")
+IDS = ("update_cpu", "update_bytes", "bundle_dashboard", "bundle_chat")
+_STATIC = Path(__file__).resolve().parents[1] / "llamatelemetry_jupyter" / "widgets" / "static"
 _SECOND = 1_000_000_000
 _POINTS = 3_000  # five minutes at 10 Hz
 _UPDATES = 60
@@ -25,7 +26,7 @@ _HZ, _EVERY_S = 10, 0.5
 
 
 def run() -> list[dict[str, object]]:
-    """CPU of the calling thread and bytes on the websocket, per update, medians."""
+    """CPU of the calling thread and bytes on the websocket, per update, medians; and the size of the bundles."""
     cpu_ms, sent, columns = _ours()
     peers = {name: _figure(columns, dtype) for name, dtype in (("float64", np.float64), ("float32", np.float32))}
     best_bytes = min(found[1] for found in peers.values())
@@ -49,7 +50,18 @@ def run() -> list[dict[str, object]]:
             "ratio": round(ratio, 5), "goal": "≤ 1/100 of FigureWidget's best", "holds": ratio <= 0.01,
             "method": how,
         },
+        _bundle("dashboard", 120_000),
+        _bundle("chat", 150_000),
     ]  # fmt: skip
+
+
+def _bundle(name: str, most: int) -> dict[str, object]:
+    script, style = (len((_STATIC / f"{name}.{ending}").read_bytes()) for ending in ("js", "css"))
+    return {
+        "id": f"bundle_{name}", "what": f"what the {name} widget sends to the browser once, minified", "unit": "B",
+        "ours": script + style, "peers": {}, "floor": None, "ratio": None, "goal": f"≤ {most:,} B", "holds": script + style <= most,
+        "method": f"script {script:,} B, style sheet {style:,} B, not compressed, as the kernel's websocket carries them",
+    }  # fmt: skip
 
 
 def _ours() -> tuple[float, float, int]:
