@@ -68,8 +68,9 @@ class MetricsExporter:
         self._thread = threading.Thread(target=self._run, name="llamatelemetry-otlp-metrics", daemon=True)
         atexit.register(self.close)
 
-    def start(self) -> MetricsExporter:
-        """Send from now on; the first round at once."""
+    def start(self, known: str | None = None) -> MetricsExporter:
+        """Send from now on; the first round at once. ``known``: why that will fail, which is not told again."""
+        self._error = known
         self._thread.start()
         return self
 

@@ -21,11 +21,11 @@ class Sending:
         """Whether spans are being sent."""
         return self.spans.progress().running
 
-    def start(self) -> Sending:
-        """Send from now on."""
+    def start(self, known: str | None = None) -> Sending:
+        """Send from now on; ``known``: why the receiver does not take anything yet, which is not told again."""
         self.spans.start()
         if self.metrics is not None:
-            self.metrics.start()
+            self.metrics.start(known)
         return self
 
     def close(self, timeout_s: float = TIMEOUT_S) -> None:

@@ -59,6 +59,8 @@ def test_a_page_asks_no_network_and_is_small(ipython, tmp_path):
         ("%llama report nowhere/run.html", ["nowhere/run.html cannot be written: No such file", "OTHER.html"]),
         ("%llama report --window -5", ["a day and positive, not -5.0", "window_s=3600"]),
         ("%llama report --window soon", ["invalid float value"]),
+        ("%llama dashboard --window 0", ["in seconds, up to a day, not 0", "--window 600"]),
+        ("%llama dashboard --window nan", ["in seconds, up to a day, not nan"]),
         ("import llamatelemetry as lt; lt.figures.compare('this')", ["two or more sessions", 'compare("this", "ID")']),
         ("import llamatelemetry as lt; lt.figures.latency('12')", ["there is no session '12'", "%llama sessions"]),
         ("import llamatelemetry as lt; lt.figures.waterfall('12')", ["there is no trace '12'", "%llama spans"]),

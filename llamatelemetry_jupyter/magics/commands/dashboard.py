@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ... import environment
+from ...errors import CommandError
 from ...views.static import static_html, static_text
 from ..parser import Parser
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ...feed import Feed
     from ...session import Session
     from ...widgets.dashboard import Dashboard
+
+_LONGEST_S = 86_400.0
 
 
 def configure(parser: Parser) -> None:
@@ -26,6 +29,9 @@ def configure(parser: Parser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> None:
     """Show memory by owner, tokens/s, slots and spans on one time axis."""
+    if not 0 < args.window <= _LONGEST_S:
+        said = f"--window is in seconds, up to a day, not {args.window:g}"
+        raise CommandError(said, hint="%llama dashboard --window 600")
     session.sampler.start()
     where = environment.detect()
     _Shown(session, args.window, live=where.kernel and not where.batch and not args.static).show(where.kernel)

@@ -100,7 +100,7 @@ def _send(session: Session, args: argparse.Namespace) -> None:
         sending.close()
         raise
     away = sending.spans.probe()
-    session.hold(_OTLP, sending.start())
+    session.hold(_OTLP, sending.start(away))
     wait = f"; {away}, so they wait here until it does" if away else ""
     Live(session.shell).line(f"sending to {target.host}{wait}. %llama export otlp --stop ends it")
 
