@@ -115,7 +115,8 @@ def outlines(rows: Iterable[bytes]) -> Iterator[Outline]:
 
 def _remember(shape: Shape) -> int | Shape:
     if len(_known) >= _MAX_SHAPES:
-        return shape
+        # It becomes bytes, and other people's columns may hold what has none.
+        return tuple(one if one is None or type(one) is str else str(one) for one in shape)
     _known.append(shape)
     # Two threads may append the same shape; either index is right.
     _shapes[shape] = _known.index(shape)

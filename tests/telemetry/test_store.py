@@ -15,6 +15,7 @@ from contextlib import closing
 import pytest
 
 from llamatelemetry_jupyter.clock import now_ns
+from llamatelemetry_jupyter.telemetry import _packed as packed_module
 from llamatelemetry_jupyter.telemetry import _recent as recent_module
 from llamatelemetry_jupyter.telemetry import store as store_module
 from llamatelemetry_jupyter.telemetry.store import SpanStore
@@ -387,7 +388,9 @@ def test_a_change_and_what_samples_bring_are_both_kept(tmp_path):
     store.close()
 
 
-def test_a_row_that_sqlite_has_no_type_for_does_not_stand_in_the_way_of_others(tmp_path):
+@pytest.mark.parametrize("shapes", [4096, 0])
+def test_a_row_that_sqlite_has_no_type_for_does_not_stand_in_the_way_of_others(tmp_path, monkeypatch, shapes):
+    monkeypatch.setattr(packed_module, "_MAX_SHAPES", shapes)  # with 0 each row carries what many have in common
     store = SpanStore(tmp_path / "s.sqlite")
     store.append(row(1, input_tokens=2**70, start_ns=-(2**80), model=object))
     store.append(row(2, end_ns=2**70))  # not even memory has room for it: dropped and counted
