@@ -93,7 +93,7 @@ def test_text_leaves_within_150_ms_and_fewer_than_ten_times_a_second(talk, monke
             came.append(time.monotonic())
 
     monkeypatch.setattr(_News, "take", noted)
-    talk.send(LONG, parameters={"temperature": 0, "max_tokens": 60})
+    talk.send(LONG, parameters={"temperature": 0, "max_tokens": 300})
     ended(talk)
     times, ages, first = talk.listener.times, [], 0
     for sent, piece in zip(times, talk.listener.pieces, strict=True):
