@@ -5,19 +5,16 @@ Imported only when a dashboard is shown: anywidget takes a fifth of a second to 
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import anywidget
 import traitlets
 
-_STATIC = Path(__file__).with_name("static")
+from .base import STATIC, LiveWidget
 
 
-class Dashboard(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is skipped by mypy
+class Dashboard(LiveWidget):
     """Shows ``snapshot`` (views.model) and the live messages of a feed; ``js/src`` is its source."""
 
-    _esm = _STATIC / "dashboard.js"
-    _css = _STATIC / "dashboard.css"
+    _esm = STATIC / "dashboard.js"
+    _css = STATIC / "dashboard.css"
 
     snapshot = traitlets.Dict().tag(sync=True)
     #: Number of the newest message that ``snapshot`` includes; the front end drops what is older.

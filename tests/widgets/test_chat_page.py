@@ -182,6 +182,10 @@ def test_a_page_that_is_loaded_again_and_a_second_tab_have_it_all(chat, browser)
     squeezed = re.sub(r"\s+", "", whole)
     for where in (root, other):
         assert re.sub(r"\s+", "", where.locator('[data-role="assistant"] .ll-said').inner_text()) == squeezed
+    # What one tab says, the other shows.
+    other.locator('[data-field="message"]').fill("Name three colours.")
+    other.locator('[data-action="send"]').click()
+    answered(root, 2)
     assert second.errors == []
     second.close()
 
