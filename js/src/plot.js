@@ -1,19 +1,20 @@
 /**
- * One panel's chart: uPlot with the shared time axis, cursor, selection and keys.
+ * One panel's chart: lines and areas on a canvas with the shared time axis, cursor, selection and keys.
  *
- * uPlot only draws; what is on screen (range, cursor, selection) comes from the store, so that all panels agree.
+ * What is on screen (range, cursor, selection) comes from the store, so that all panels agree. A moving cursor is an
+ * element above the canvas: it costs no drawing.
  */
 
-import uPlot from "uplot";
 import { GUTTER, MARGIN, timeTicks } from "./axis.js";
 import { consume, h, setAttribute } from "./dom.js";
 import { clock } from "./format.js";
+import { follow, paths } from "./paths.js";
 
 /** @import { Store } from "./store.js" */
 /** @import { Theme } from "./theme.js" */
 /** @import { Column } from "./columns.js" */
 
-/** @typedef {{ fill?: () => CanvasPattern | string, stroke: () => string, width: number, dash?: number[], step?: boolean }} Line */
+/** @typedef {{ fill?: CanvasPattern | string, stroke: string, width: number, dash?: number[], step?: boolean }} Line */
 /**
  * @typedef {{
  *   key: string, version: number, t: number[], values: Column[], lines: Line[], max: number, ticks: number[],
@@ -21,17 +22,29 @@ import { clock } from "./format.js";
  *   band: readonly [number, number] | null, label: string, marks?: readonly Mark[],
  * }} Drawing
  * @typedef {{ value: number, dash: number[], ink: string, label?: string }} Mark A line at a value.
+ * @typedef {{
+ *   ctx: CanvasRenderingContext2D, ratio: number, left: number, top: number, width: number, height: number,
+ *   x: (tMs: number) => number, y: (value: number) => number,
+ * }} Field Where the lines are, in the canvas' pixels; text and lines are `ratio` times their size.
  */
+
+const TOP = 8;
+/** Space below the lines: with the axis' labels, and without. */
+const [LABELS, BOTTOM] = [22, 4];
+/** A pointer that moved no farther has clicked. */
+const STILL_PX = 4;
 
 export class Plot {
   el = h("div", { class: "ll-plot", role: "img", tabindex: 0 });
-  /** @type {uPlot | null} */
-  #plot = null;
-  #key = "";
+  #canvas = h("canvas", { "aria-hidden": "true" });
+  #over = h("div", { class: "ll-over" });
+  #cursor = h("div", { class: "ll-plot-cursor", hidden: true });
+  #select = h("div", { class: "ll-plot-select", hidden: true });
   #stamp = "";
   /** @type {Drawing | null} */
   #drawing = null;
-  #applying = false;
+  /** @type {number | null} Where the range that is being drawn out begins, CSS px. */
+  #from = null;
   #store;
   #theme;
   #height;
@@ -54,207 +67,227 @@ export class Plot {
     this.#ticks = ticks;
     this.#least = least;
     this.el.style.height = `${height}px`;
+    Object.assign(this.#over.style, {
+      left: `${GUTTER}px`,
+      right: `${MARGIN}px`,
+      top: `${TOP}px`,
+      bottom: `${time ? LABELS : BOTTOM}px`,
+    });
+    this.#over.append(this.#select, this.#cursor);
+    this.el.append(this.#canvas, this.#over);
     this.el.addEventListener("keydown", (event) => this.#onKey(event), { signal });
-    this.el.addEventListener("click", () => this.#pick(onPick), { signal });
-    signal.addEventListener("abort", () => this.#plot?.destroy(), { once: true });
+    const over = this.#over;
+    over.addEventListener("pointerdown", (event) => this.#onDown(event), { signal });
+    over.addEventListener("pointermove", (event) => this.#onMove(event), { signal });
+    over.addEventListener("pointerup", (event) => this.#onUp(event, onPick), { signal });
+    over.addEventListener("pointercancel", () => this.#drop(), { signal });
+    over.addEventListener("pointerleave", () => this.#store.set({ cursorMs: null }), { signal });
+    over.addEventListener("dblclick", () => this.#store.set({ follow: true, range: null }), { signal });
   }
 
   /** @param {Drawing} drawing */
   render(drawing) {
     this.#drawing = drawing;
     setAttribute(this.el, "aria-label", drawing.label);
-    const key = `${drawing.key} ${this.#theme.version} ${devicePixelRatio}`;
-    if (!this.#plot || key !== this.#key) {
-      this.#plot?.destroy();
-      this.#plot = this.#make(drawing);
-      this.#key = key;
+    const { key, version, range, width, max, band, marks = [] } = drawing;
+    const looks = [this.#theme.version, devicePixelRatio, ...marks.map((mark) => mark.value)];
+    const stamp = [key, version, range, width, max, band, ...looks].join("|");
+    if (stamp !== this.#stamp) {
+      this.#stamp = stamp;
+      this.#draw(drawing);
     }
-    const plot = this.#plot;
-    // A moving cursor alone costs no drawing.
-    const { version, range, width, max: top, band, marks = [] } = drawing;
-    const stamp = [this.#key, version, range, width, top, band, ...marks.map((mark) => mark.value)].join("|");
-    if (stamp === this.#stamp) {
-      this.#showCursor(plot);
-      return;
-    }
-    this.#stamp = stamp;
-    if (plot.width !== drawing.width) plot.setSize({ width: drawing.width, height: this.#height });
-    const [min, max] = range;
-    plot.batch(() => {
-      plot.setData([drawing.t, ...drawing.values], false);
-      plot.setScale("x", { min, max });
-    });
-    this.#showCursor(plot);
+    this.#showCursor(drawing);
   }
 
-  /** @param {uPlot} plot */
-  #showCursor(plot) {
+  /** @param {Drawing} drawing */
+  #showCursor({ range: [min, max], width }) {
     const { cursorMs } = this.#store.view;
-    const [min, max] = this.#drawing?.range ?? [0, 1];
     const shown = cursorMs !== null && cursorMs >= min && cursorMs <= max;
-    const inner = plot.over.clientWidth;
-    this.#applying = true;
-    plot.setCursor({ left: shown ? ((cursorMs - min) / (max - min)) * inner : -10, top: shown ? 1 : -10 });
-    this.#applying = false;
+    this.#cursor.hidden = !shown;
+    if (!shown) return;
+    const left = ((cursorMs - min) / (max - min)) * (width - GUTTER - MARGIN);
+    this.#cursor.style.transform = `translateX(${left.toFixed(1)}px)`;
+  }
+
+  /** @param {Drawing} drawing */
+  #draw(drawing) {
+    const canvas = this.#canvas;
+    const ctx = canvas.getContext("2d");
+    if (!ctx) return;
+    const ratio = devicePixelRatio;
+    canvas.width = Math.round(drawing.width * ratio); // empties it, too
+    canvas.height = Math.round(this.#height * ratio);
+    canvas.style.width = `${drawing.width}px`;
+    canvas.style.height = `${this.#height}px`;
+    const [left, top] = [GUTTER * ratio, TOP * ratio];
+    const width = canvas.width - (GUTTER + MARGIN) * ratio;
+    const height = canvas.height - (TOP + (this.#time ? LABELS : BOTTOM)) * ratio;
+    const [from, to] = drawing.range;
+    /** @type {Field} */
+    const field = {
+      ctx,
+      ratio,
+      left,
+      top,
+      width,
+      height,
+      x: (t) => left + ((t - from) / (to - from)) * width,
+      y: (value) => top + height - (value / drawing.max) * height,
+    };
+    this.#drawAxes(field, drawing);
+    ctx.save();
+    ctx.beginPath();
+    ctx.rect(left, top, width, height);
+    ctx.clip();
+    if (drawing.band) this.#drawBand(field, drawing.band, false);
+    drawing.lines.forEach((line, i) => {
+      drawLine(field, drawing.t, drawing.values[i] ?? [], line);
+    });
+    if (drawing.band) this.#drawBand(field, drawing.band, true);
+    ctx.restore();
+    for (const mark of drawing.marks ?? []) this.#drawMark(field, mark);
   }
 
   /**
-   * @param {Drawing} first
-   * @returns {uPlot}
+   * @param {Field} field
+   * @param {Drawing} drawing
    */
-  #make(first) {
-    const theme = this.#theme;
-    const now = () => this.#drawing ?? first;
-    /** @type {uPlot.Options} */
-    const options = {
-      width: first.width,
-      height: this.#height,
-      ms: 1,
-      legend: { show: false },
-      padding: [8, MARGIN, this.#time ? 0 : 4, 0],
-      scales: {
-        x: { time: true },
-        y: { range: () => [0, now().max] },
-      },
-      series: [
-        {},
-        ...first.lines.map((line) => ({
-          stroke: line.stroke,
-          width: line.width,
-          points: { show: false },
-          ...(line.fill && { fill: /** @type {any} */ (line.fill) }),
-          ...(line.dash && { dash: line.dash }),
-          ...(line.step && uPlot.paths.stepped && { paths: uPlot.paths.stepped({ align: 1 }) }),
-        })),
-      ],
-      axes: [
-        {
-          size: this.#time ? 22 : 0,
-          font: theme.font,
-          stroke: theme.muted,
-          gap: 6,
-          grid: { stroke: theme.grid, width: 1 },
-          ticks: { show: false },
-          splits: (u, _axis, min, max) => this.#ticks(min, max, u.width - GUTTER - MARGIN),
-          values: (u, splits) => splits.map((t) => (this.#time && roomFor(u, t) ? clock(t) : "")),
-        },
-        {
-          size: GUTTER,
-          font: theme.font,
-          stroke: theme.muted,
-          gap: 8,
-          grid: { stroke: theme.grid, width: 1 },
-          ticks: { show: false },
-          splits: () => now().ticks,
-          values: (_u, splits) => splits.map((value) => now().format(value)),
-        },
-      ],
-      cursor: {
-        y: false,
-        points: { show: false },
-        drag: { x: true, y: false, setScale: false, dist: 4 },
-        bind: {
-          dblclick: () => () => {
-            this.#store.set({ follow: true, range: null });
-            return null;
-          },
-        },
-      },
-      hooks: {
-        drawClear: [(u) => this.#drawBand(u, false)],
-        draw: [
-          (u) => {
-            this.#drawBand(u, true);
-            for (const mark of this.#drawing?.marks ?? []) this.#drawMark(u, mark);
-          },
-        ],
-        setCursor: [
-          (u) => {
-            if (this.#applying) return;
-            const left = u.cursor.left ?? -1;
-            this.#store.set({ cursorMs: left < 0 ? null : u.posToVal(left, "x") });
-          },
-        ],
-        setSelect: [
-          (u) => {
-            const { left, width } = u.select;
-            if (width < 4) return;
-            const range = /** @type {const} */ ([u.posToVal(left, "x"), u.posToVal(left + width, "x")]);
-            u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-            if (range[1] - range[0] > this.#least) this.#store.set({ follow: false, range });
-          },
-        ],
-      },
-    };
-    return new uPlot(options, [first.t, ...first.values], this.el);
+  #drawAxes({ ctx, ratio, left, top, width, height, x, y }, { range, ticks, format, width: outer }) {
+    ctx.font = this.#font(ratio);
+    ctx.fillStyle = this.#theme.muted;
+    ctx.strokeStyle = this.#theme.grid;
+    ctx.lineWidth = ratio;
+    ctx.beginPath();
+    ctx.textAlign = "center";
+    ctx.textBaseline = "top";
+    for (const t of this.#ticks(range[0], range[1], outer - GUTTER - MARGIN)) {
+      const at = crisp(x(t), ratio);
+      ctx.moveTo(at, top);
+      ctx.lineTo(at, top + height);
+      // A label that would be cut off at the right edge is left out.
+      if (this.#time && left + width - at > 18 * ratio) ctx.fillText(clock(t), at, top + height + 7 * ratio);
+    }
+    ctx.textAlign = "right";
+    ctx.textBaseline = "middle";
+    for (const value of ticks) {
+      const at = crisp(y(value), ratio);
+      ctx.moveTo(left, at);
+      ctx.lineTo(left + width, at);
+      ctx.fillText(format(value), left - 8 * ratio, at);
+    }
+    ctx.stroke();
   }
 
   /**
    * The selected span's time: its area behind the lines, its edges in front.
    *
-   * @param {uPlot} u
+   * @param {Field} field
+   * @param {readonly [number, number]} band
    * @param {boolean} edges
    */
-  #drawBand(u, edges) {
-    const band = this.#drawing?.band;
-    if (!band) return;
-    const { left, top, width, height } = u.bbox;
-    const at = (/** @type {number} */ t) => Math.min(left + width, Math.max(left, u.valToPos(t, "x", true)));
-    const [from, to] = [at(band[0]), at(band[1])];
-    if (to <= left || from >= left + width) return;
-    u.ctx.save();
-    u.ctx.fillStyle = this.#theme.accent;
+  #drawBand({ ctx, ratio, left, top, width, height, x }, band, edges) {
+    const [from, to] = band.map((t) => Math.min(left + width, Math.max(left, x(t))));
+    if (from === undefined || to === undefined || to <= left || from >= left + width) return;
+    ctx.save();
+    ctx.fillStyle = this.#theme.accent;
     if (edges) {
-      u.ctx.fillRect(from, top, uPlot.pxRatio, height);
-      u.ctx.fillRect(to, top, uPlot.pxRatio, height);
+      ctx.fillRect(from, top, ratio, height);
+      ctx.fillRect(to, top, ratio, height);
     } else {
-      u.ctx.globalAlpha = 0.14;
-      u.ctx.fillRect(from, top, Math.max(1, to - from), height);
+      ctx.globalAlpha = 0.14;
+      ctx.fillRect(from, top, Math.max(1, to - from), height);
     }
-    u.ctx.restore();
+    ctx.restore();
   }
 
   /**
    * A dashed line from edge to edge, its label above it at the right, or below where there is no room.
    *
-   * @param {uPlot} u
+   * @param {Field} field
    * @param {Mark} mark
    */
-  #drawMark(u, { value, dash, ink, label }) {
-    const { left, top, width } = u.bbox;
-    const ratio = uPlot.pxRatio;
-    const y = Math.round(u.valToPos(value, "y", true)) + 0.5;
-    const ctx = u.ctx;
+  #drawMark({ ctx, ratio, left, top, width, y }, { value, dash, ink, label }) {
+    const at = Math.round(y(value)) + 0.5;
     ctx.save();
     ctx.strokeStyle = ink;
     ctx.lineWidth = ratio;
     ctx.setLineDash(dash.map((length) => length * ratio));
     ctx.beginPath();
-    ctx.moveTo(left, y);
-    ctx.lineTo(left + width, y);
+    ctx.moveTo(left, at);
+    ctx.lineTo(left + width, at);
     ctx.stroke();
     if (label) {
-      ctx.font = this.#theme.font.replace(/^\d+/, (size) => `${Number(size) * ratio}`);
+      ctx.font = this.#font(ratio);
       const across = ctx.measureText(label).width + 8 * ratio;
       const height = 15 * ratio;
-      const under = y - height - ratio < top;
-      const at = under ? y + 2 * ratio : y - height - ratio;
+      const above = at - height - ratio;
+      const box = above < top ? at + 2 * ratio : above;
       ctx.fillStyle = this.#theme.ground;
       ctx.globalAlpha = 0.86;
-      ctx.fillRect(left + width - across, at, across, height);
+      ctx.fillRect(left + width - across, box, across, height);
       ctx.globalAlpha = 1;
       ctx.fillStyle = ink;
       ctx.textAlign = "right";
       ctx.textBaseline = "middle";
-      ctx.fillText(label, left + width - 4 * ratio, at + height / 2);
+      ctx.fillText(label, left + width - 4 * ratio, box + height / 2);
     }
     ctx.restore();
   }
 
-  /** @param {(tMs: number) => void} onPick */
-  #pick(onPick) {
-    const left = this.#plot?.cursor.left ?? -1;
-    if (this.#plot && left >= 0) onPick(this.#plot.posToVal(left, "x"));
+  /** @param {number} ratio The theme's font in the canvas' pixels. */
+  #font(ratio) {
+    return this.#theme.font.replace(/^\d+/, (size) => `${Number(size) * ratio}`);
+  }
+
+  /** @param {PointerEvent} event Its place in the field, CSS px. */
+  #at(event) {
+    const { left, width } = this.#over.getBoundingClientRect();
+    return Math.min(width, Math.max(0, event.clientX - left));
+  }
+
+  /** @param {number} px */
+  #timeAt(px) {
+    const [min, max] = this.#drawing?.range ?? [0, 0];
+    return min + (px / this.#over.clientWidth) * (max - min);
+  }
+
+  /** @param {PointerEvent} event */
+  #onDown(event) {
+    if (event.button !== 0) return;
+    this.#from = this.#at(event);
+    this.#over.setPointerCapture(event.pointerId);
+  }
+
+  /** @param {PointerEvent} event */
+  #onMove(event) {
+    const at = this.#at(event);
+    this.#store.set({ cursorMs: this.#timeAt(at) });
+    const across = this.#from === null ? 0 : Math.abs(at - this.#from);
+    this.#select.hidden = across < STILL_PX;
+    this.#select.style.left = `${Math.min(at, this.#from ?? at)}px`;
+    this.#select.style.width = `${across}px`;
+  }
+
+  /**
+   * @param {PointerEvent} event
+   * @param {(tMs: number) => void} onPick
+   */
+  #onUp(event, onPick) {
+    const from = this.#from;
+    this.#drop();
+    if (from === null) return;
+    const at = this.#at(event);
+    if (Math.abs(at - from) < STILL_PX) {
+      onPick(this.#timeAt(at));
+      return;
+    }
+    const range = /** @type {const} */ ([this.#timeAt(Math.min(from, at)), this.#timeAt(Math.max(from, at))]);
+    if (range[1] - range[0] > this.#least) this.#store.set({ follow: false, range });
+  }
+
+  #drop() {
+    this.#from = null;
+    this.#select.hidden = true;
   }
 
   /** @param {KeyboardEvent} event */
@@ -274,12 +307,36 @@ export class Plot {
 }
 
 /**
- * A label that would be cut off at the right edge is left out.
- *
- * @param {uPlot} u
- * @param {number} t
+ * @param {Field} field
+ * @param {readonly number[]} t
+ * @param {Column} values
+ * @param {Line} line
  */
-function roomFor(u, t) {
-  const { min = 0, max = 1 } = u.scales["x"] ?? {};
-  return ((max - t) / (max - min)) * (u.width - GUTTER - MARGIN) > 18;
+function drawLine({ ctx, ratio, x, y }, t, values, { fill, stroke, width, dash = [], step = false }) {
+  const found = paths(t, values, x, y, step);
+  if (fill) {
+    const area = new Path2D();
+    for (const points of found) follow(area, points, y(0));
+    ctx.fillStyle = fill;
+    ctx.fill(area);
+  }
+  const path = new Path2D();
+  for (const points of found) follow(path, points);
+  ctx.strokeStyle = stroke;
+  ctx.lineWidth = width * ratio;
+  ctx.lineJoin = "round";
+  ctx.setLineDash(dash.map((length) => length * ratio));
+  ctx.stroke(path);
+  ctx.setLineDash([]);
+}
+
+/**
+ * The middle of a line of pixels, so that a thin line is sharp.
+ *
+ * @param {number} px
+ * @param {number} ratio
+ */
+function crisp(px, ratio) {
+  const half = (Math.round(ratio) % 2) / 2;
+  return Math.round(px - half) + half;
 }

@@ -43,7 +43,10 @@ def page(client):
 
 def echo(client, comm_id, subshell_id, word, timeout_s=10):
     """What the widget answers to a request of a page; ``None`` when nothing comes."""
-    content = {"comm_id": comm_id, "data": {"method": "custom", "content": {"id": word, "op": "echo", "args": {"word": word}}}}
+    content = {
+        "comm_id": comm_id,
+        "data": {"method": "custom", "content": {"id": word, "op": "echo", "args": {"word": word}}},
+    }
     message = client.session.msg("comm_msg", content)
     message["header"]["subshell_id"] = subshell_id
     client.shell_channel.send(message)

@@ -66,7 +66,7 @@ def test_the_plan_is_a_line_beside_what_is_there(dashboard):
 def test_the_cursor_reads_every_owner_and_the_time(dashboard):
     page = dashboard(snap())
     now = text(page, "memory")
-    chart = page.locator(".ll-memory .u-over")
+    chart = page.locator(".ll-memory .ll-over")
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
     settle(page)

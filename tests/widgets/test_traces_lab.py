@@ -64,7 +64,9 @@ def test_traces_are_read_while_nothing_runs_and_while_a_cell_runs(notebook, tmp_
     page.wait_for_function("before => document.querySelector('.ll-axis').innerText !== before", arg=before)
     dashboard.locator(ROWS, has_text="smollm2").nth(0).click()
     if kernel == "kaggle":
-        page.wait_for_function("() => document.querySelector('.ll-traces .ll-strip').innerText.includes('running cell')")
+        page.wait_for_function(
+            "() => document.querySelector('.ll-traces .ll-strip').innerText.includes('running cell')"
+        )
         assert dashboard.locator(SPANS).count() == 5  # as they came live
         assert dashboard.locator(f"{SPANS}[data-strip]").count() == 0
     else:

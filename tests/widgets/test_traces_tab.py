@@ -195,7 +195,7 @@ def test_the_waterfall_has_its_critical_path_gaps_and_devices_on_one_axis(traces
     assert "GPU 0 used" in page.locator(".ll-lane").first.inner_text()
     # The bar of the request, the strip of its tokens and the band in the lanes begin and end together.
     edges = page.evaluate("""() => { const bar = document.querySelectorAll('.ll-tree .ll-span-bar')[1].getBoundingClientRect();
-        const over = document.querySelector('.ll-lane .u-over').getBoundingClientRect();
+        const over = document.querySelector('.ll-lane .ll-over').getBoundingClientRect();
         const axis = document.querySelector('.ll-axis').getBoundingClientRect();
         return [bar.left, bar.right, over.left, over.right, axis.left + 64, axis.right - 12]; }""")
     assert edges[2] < edges[0] < edges[1] < edges[3]
@@ -214,7 +214,7 @@ def test_one_cursor_and_one_zoom_for_spans_and_devices(traces):
     box = page.locator(".ll-tree .ll-tracks").bounding_box()
     page.mouse.move(box["x"] + 200, box["y"] + 30)
     settle(page)
-    at = page.evaluate("""() => [document.querySelector('.ll-tree .ll-cursor'), ...document.querySelectorAll('.ll-lane .u-cursor-x')]
+    at = page.evaluate("""() => [document.querySelector('.ll-tree .ll-cursor'), ...document.querySelectorAll('.ll-lane .ll-plot-cursor')]
         .map(e => Math.round(e.getBoundingClientRect().x))""")
     assert max(at) - min(at) <= 1
     whole = page.locator(".ll-axis").inner_text()
@@ -234,7 +234,7 @@ def test_one_cursor_and_one_zoom_for_spans_and_devices(traces):
     page.mouse.up()
     settle(page)
     assert page.locator(".ll-axis").inner_text() != whole
-    lane = page.locator(".ll-lane .u-over").first.bounding_box()
+    lane = page.locator(".ll-lane .ll-over").first.bounding_box()
     page.mouse.dblclick(lane["x"] + 100, lane["y"] + 10)
     settle(page)
     assert page.locator(".ll-axis").inner_text() == whole

@@ -86,10 +86,10 @@ export class Lanes {
           t,
           values: sums,
           lines: sums.map((_, i) => ({
-            stroke: () => (look ? theme.color(look) : theme.ink),
+            stroke: look ? theme.color(look) : theme.ink,
             width: 1.5,
             dash: DASHES[i % DASHES.length] ?? [],
-            ...(look && i === 0 && { fill: () => `${theme.color(look)}33` }),
+            ...(look && i === 0 && { fill: `${theme.color(look)}33` }),
           })),
           max,
           ticks: valueTicks(max, 2, lane.base),

@@ -99,7 +99,7 @@ export class Memory {
       // The tallest first: each lower layer is painted over it, so that every area is opaque and keeps its pattern.
       values: edges.toReversed(),
       lines: layers.looks
-        .map((look) => ({ fill: () => theme.fill(look), stroke: () => theme.color(look), width: 1 }))
+        .map((look) => ({ fill: theme.fill(look), stroke: theme.color(look), width: 1 }))
         .toReversed(),
       max,
       ticks: valueTicks(max, 4, 1024),

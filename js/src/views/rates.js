@@ -75,11 +75,11 @@ export class Rates {
       t: cutout.t,
       values: cutout.values,
       lines: found.map(({ look, dash }, index) => ({
-        stroke: () => (look ? theme.color(look) : theme.ink),
+        stroke: look ? theme.color(look) : theme.ink,
         width: 1.75,
         dash,
         step: this.#counted,
-        ...(index === 0 && look && { fill: () => `${theme.color(look)}26` }),
+        ...(index === 0 && look && { fill: `${theme.color(look)}26` }),
       })),
       max,
       ticks: valueTicks(max, 3, 1000, this.#counted ? 1 : 0),
