@@ -15,6 +15,7 @@ from .values import SpanRow
 
 if TYPE_CHECKING:
     from .graphistry.connector import UploadPlan
+    from .graphistry.parts import Summary
     from .replies import Operation
     from .session import Session
 
@@ -22,10 +23,19 @@ Progress: TypeAlias = "Callable[[str, float | None], None]"
 
 #: A picture is made of the newest spans, because it is made anew while the notebook runs.
 MAX_SPANS = 10_000
+#: The saved picture is made after each cell: its graph is of so many spans, and names so many traces.
+_SAVED_SPANS, _SAVED_TRACES = 1000, 8
 TOKEN_S = 600.0
 #: Prepared and not sent: more are forgotten, the oldest first.
 _MAX_PLANS = 4
 _STAYS = ("prompts and answers", "attributes", "error messages", "paths", "host names")
+
+
+def overview(session: Session) -> Summary:
+    """The session's graph for a picture in a file: the newest thousand spans, the newest eight traces apart."""
+    from .graphistry import summary
+
+    return summary.session(session.spans.rows(last=_SAVED_SPANS), _SAVED_TRACES)
 
 
 class Graphs:

@@ -46,6 +46,7 @@ def report(path: str | Path = "report.html", *, window_s: float | None = None, f
 
 def page_of(session: Session, window_s: float, *, full: bool) -> str:
     """The page of the last ``window_s`` seconds."""
+    from .graphs import overview
     from .views.page import page
     from .views.static import static_html
 
@@ -54,7 +55,7 @@ def page_of(session: Session, window_s: float, *, full: bool) -> str:
     if not full:
         snapshot, answers = _public(snapshot), _public(answers)
     when = datetime.fromtimestamp(snapshot["now_ms"] / 1e3).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006 (local time)
-    return page(snapshot, answers, f"llamatelemetry {__version__} · {when}", static_html(snapshot))
+    return page(snapshot, answers, f"llamatelemetry {__version__} · {when}", static_html(snapshot, overview(session)))
 
 
 def _since_start_s(session: Session) -> float:

@@ -87,7 +87,7 @@ def test_the_quickstart_runs_and_shows_what_the_store_holds(notebook, browser):
     # Exported and opened without a network: the same.
     offline = browser.open_file(to_html(opened.path))
     try:
-        shown = offline.page.locator("[data-llamatelemetry-static] img")
+        shown = offline.page.locator("[data-llamatelemetry-static] img").first
         shown.wait_for()
         assert shown.evaluate("i => i.complete && i.naturalWidth") > 300
         assert offline.page.locator(".jp-RenderedMarkdown", has_text=re.compile("tokens/s")).count() >= 2

@@ -1,12 +1,14 @@
 """A graph drawn here: the picture that needs no account, and the files that any graph tool reads.
 
-A session is drawn in columns (:mod:`.layers`). Of traces up to :data:`MAX_NODES` nodes are drawn one by one, trace beside trace, time to the right and depth downwards. A larger
-graph is drawn as what it repeats: one mark for all spans of one name under one parent, with count and latencies.
+A session is drawn in columns (:mod:`.layers`). Of traces up to :data:`MAX_NODES` nodes are drawn one by one, trace
+beside trace, time to the right and depth downwards. A larger graph is drawn as what it repeats: one mark for all spans
+of one name under one parent, with count and latencies.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +19,13 @@ from .. import escape
 from ..values import GraphFrames
 from . import theme
 from .format import clock, count, seconds
-from .layers import LOOKS, mark, session_svg, session_table
+from .layers import LOOKS, Box, mark, session_boxes, session_svg, session_table
 from .svg import GRID, INK, SOFT, document, image, label, stroke
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from ..graphistry.parts import Summary
 
 WIDTH = 840
 MAX_NODES = 400
@@ -75,7 +79,7 @@ def graph_html(frames: GraphFrames, url: str | None = None) -> str:
     """The picture as an ``<img>``, a table of what it holds, and a link when the graph is on a server."""
     said = repr(Drawing(frames))
     link = f'<div><a href="{escape.html(url)}">{escape.html(url)}</a></div>' if url and _is_web(url) else ""
-    table = session_table(frames)._repr_html_() if _is_session(frames) else _kinds_table(frames)
+    table = session_table(_boxes(frames))._repr_html_() if _is_session(frames) else _kinds_table(frames)
     return f"{image(graph_svg(frames), said)}<div>{escape.html(said)}</div>{link}{table}"
 
 
@@ -85,16 +89,29 @@ def graph_svg(frames: GraphFrames, width: int = WIDTH) -> str:
     if not nodes:
         return document(label(_EDGE, 34, "no spans yet – try: %llama chat Hello", 12, SOFT), width, 56)
     if _is_session(frames):
-        body, right, height = session_svg(frames, _EDGE, 58)
-        return document(
-            _legend(dict.fromkeys(frames.nodes["kind"].tolist())) + body, max(width, right + _EDGE), height + 16
-        )
+        links = zip(*(frames.edges[name].tolist() for name in ("source", "target", "count")), strict=True)
+        return _session_svg(_boxes(frames), links, width)
     kinds = sorted({node.kind for node in nodes}, key=list(LOOKS).index)
     if len(nodes) <= MAX_NODES:
         body, height = _traces(nodes, frames, width)
     else:
         body, height = _groups(_forest(nodes, frames), len(nodes), width)
     return document(_legend(kinds) + body, width, height + 16)
+
+
+def session_html(summary: Summary, max_bytes: int) -> str:
+    """The picture of a session and a table of what it holds; without the picture where that is more than ``max_bytes``."""
+    boxes = session_boxes(summary)
+    links = [(source, target, len(took)) for (source, target, _), took in summary.links.items()]
+    said = f"graph of the session: {_many(len(boxes), 'node')} and {_many(len(links), 'edge')}"
+    table = session_table(boxes)._repr_html_()
+    made = image(_session_svg(boxes, links, WIDTH), said) + table
+    return made if len(made.encode("utf-8", "replace")) <= max_bytes else f"<div>{said}, too large to draw</div>{table}"
+
+
+def _session_svg(boxes: Sequence[Box], links: Iterable[tuple[str, str, int]], width: int) -> str:
+    body, right, height = session_svg(boxes, links, _EDGE, 58)
+    return document(_legend(dict.fromkeys(one.kind for one in boxes)) + body, max(width, right + _EDGE), height + 16)
 
 
 def write_files(frames: GraphFrames, folder: Path) -> list[Path]:
@@ -120,9 +137,24 @@ def _nodes(frames: GraphFrames) -> list[_Node]:
     for (one, kind, name, trace, _, took, y), said, many, start in zip(
         zip(*columns, strict=True), status, tokens, starts, strict=True
     ):
-        known = int(many) if isinstance(many, int | float) and math.isfinite(many) else None
-        made.append(_Node(one, "error" if said == "error" else kind, name, trace, start, took, known, y))
+        made.append(_Node(one, "error" if said == "error" else kind, name, trace, start, took, _known(many), y))
     return made
+
+
+def _boxes(frames: GraphFrames) -> list[Box]:
+    """Of :func:`..graphistry.builders.session_graph`."""
+    counted: dict[str, int] = defaultdict(int)
+    for target, many in zip(frames.edges["target"].tolist(), frames.edges["count"].tolist(), strict=True):
+        counted[target] += many
+    read = (frames.nodes[name].tolist() for name in ("id", "kind", "label", "x", "y", "duration_s", "tokens", "status"))
+    return [
+        Box(one, kind, text, int(x), -int(y), took, _known(many), counted[one] > 1, status == "error")
+        for one, kind, text, x, y, took, many, status in zip(*read, strict=True)
+    ]
+
+
+def _known(tokens: object) -> int | None:
+    return int(tokens) if isinstance(tokens, int | float) and math.isfinite(tokens) else None
 
 
 def _forest(nodes: Sequence[_Node], frames: GraphFrames) -> list[_Node]:

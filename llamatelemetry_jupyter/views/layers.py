@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import theme
-from .format import NA, count, seconds
+from .format import count, seconds
 from .svg import CARD, INK, SOFT, label, stroke, text_px
 
 if TYPE_CHECKING:
-    from ..values import GraphFrames
+    from ..graphistry.parts import Summary
     from .text import Table
 
 BOX_HEIGHT = 38
@@ -26,6 +27,21 @@ _NARROWEST, _WIDEST, _STEP = 120, 192, 24
 _BESIDE = 40
 _EDGE = "#c3c9d0"
 LOOKS = theme.NODES | theme.SPANS
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A node of the picture; ``took_s`` is the median where ``several`` spans are behind it."""
+
+    id: str
+    kind: str
+    text: str
+    column: int
+    row: int
+    took_s: float
+    tokens: int | None
+    several: bool
+    failed: bool
 
 
 def columns(labels: Iterable[tuple[int, str]]) -> dict[int, tuple[float, float]]:
@@ -55,76 +71,75 @@ def mark(kind: str, x: float, y: float, scale: float = 1.0) -> str:
     return f"<path d='{theme.SHAPES[look['shape']]}' {where} {fill} {edge}/>"
 
 
-def session_svg(frames: GraphFrames, left: float, top: float) -> tuple[str, float, float]:
-    """The body of a picture of :func:`~..graphistry.builders.session_graph`, with its right and its lower end."""
-    read = [frames.nodes[name].tolist() for name in ("id", "kind", "label", "x", "y", "duration_s", "status")]
-    nodes = list(zip(*read, frames.nodes["tokens"].tolist(), strict=True))
-    places = columns((int(x), titled(text, status == "error")) for _, _, text, x, _, _, status, _ in nodes)
-    boxes: dict[str, tuple[float, float, float]] = {}
+def session_boxes(summary: Summary) -> list[Box]:
+    """The boxes of :func:`..graphistry.summary.session`."""
+    several = {target for (_, target, _), took in summary.links.items() if len(took) > 1}
+    several |= {part.id for part in summary.parts if len(part.durations_s) > 1}
+    return [
+        Box(p.id, p.kind, p.title, p.level, p.row, p.duration_s, p.tokens, p.id in several, p.errors > 0)
+        for p in summary.parts
+    ]
+
+
+def session_svg(
+    boxes: Iterable[Box], links: Iterable[tuple[str, str, int]], left: float, top: float
+) -> tuple[str, float, float]:
+    """The body of a session's picture, with its right and its lower end; ``links`` are source, target and count."""
+    boxes = list(boxes)
+    places = columns((one.column, titled(one.text, one.failed)) for one in boxes)
+    where: dict[str, tuple[float, float, float]] = {}
     out = []
-    several = _several(frames)
-    for one, kind, text, x, y, took, status, tokens in nodes:
-        at, width = places[int(x)]
-        boxes[one] = box = (at + left, top - y * ROW, width)
-        out.append(_box(box, kind, text, _note(took, tokens, one in several), status == "error"))
-    sources, targets, counts = (frames.edges[name].tolist() for name in ("source", "target", "count"))
+    for one in boxes:
+        at, width = places[one.column]
+        where[one.id] = (at + left, top + one.row * ROW, width)
+        out.append(_drawn(one, where[one.id]))
     lines = "".join(
-        stroke(_curve(boxes[s], boxes[t]), _EDGE, min(2.5, 1 + math.log10(max(1, many)) / 2))
-        for s, t, many in zip(sources, targets, counts, strict=True)
-        if s in boxes and t in boxes
+        stroke(_curve(where[source], where[target]), _EDGE, min(2.5, 1 + math.log10(max(1, many)) / 2))
+        for source, target, many in links
+        if source in where and target in where
     )
-    right = max((at + width for at, _, width in boxes.values()), default=left)
-    return lines + "".join(out), right, max((down for _, down, _ in boxes.values()), default=top) + BOX_HEIGHT
+    right = max((at + width for at, _, width in where.values()), default=left)
+    return lines + "".join(out), right, max((down for _, down, _ in where.values()), default=top) + BOX_HEIGHT
 
 
-def session_table(frames: GraphFrames) -> Table:
+def session_table(boxes: Iterable[Box]) -> Table:
     """What the session did by name: cells and traces, of which there may be many, are left to the picture."""
     from .text import Table
 
-    shown = frames.nodes[~frames.nodes["kind"].isin(["notebook", "cell", "trace"])]
     rows = [
         (
-            LOOKS[kind if kind in LOOKS else "other"]["label"],
-            text,
-            seconds(took),
-            _number(tokens),
-            "error" if status == "error" else "",
+            LOOKS[one.kind if one.kind in LOOKS else "other"]["label"],
+            one.text,
+            seconds(one.took_s),
+            _number(one.tokens),
+            "error" if one.failed else "",
         )
-        for kind, text, took, tokens, status in zip(
-            *(shown[name].tolist() for name in ("kind", "label", "duration_s", "tokens", "status")), strict=True
-        )
+        for one in boxes
+        if one.kind not in ("notebook", "cell", "trace")
     ]
     headers = ("kind", "name", "p50", "tokens", "status")
     return Table(headers, tuple(rows), frozenset({"p50", "tokens"}))
 
 
-def _several(frames: GraphFrames) -> set[str]:
-    counted: dict[str, int] = defaultdict(int)
-    for target, many in zip(frames.edges["target"].tolist(), frames.edges["count"].tolist(), strict=True):
-        counted[target] += many
-    return {one for one, many in counted.items() if many > 1}
-
-
-def _box(box: tuple[float, float, float], kind: str, text: str, note: str, failed: bool) -> str:
+def _drawn(one: Box, box: tuple[float, float, float]) -> str:
     x, y, width = box
-    middle, edge = y + BOX_HEIGHT / 2, theme.SPANS["error"]["light"] if failed else _EDGE
+    middle, edge = y + BOX_HEIGHT / 2, theme.SPANS["error"]["light"] if one.failed else _EDGE
     size = f"width='{width:.0f}' height='{BOX_HEIGHT}' rx='5'"
     return (
         f"<rect x='{x:.1f}' y='{y:.1f}' {size} fill='{CARD}' stroke='{edge}'/>"
-        + mark(kind, x + 15, middle)
-        + label(x + 29, middle - 2, titled(text, failed), 12, INK, width=width - 35)
-        + label(x + 29, middle + 12, note, 10, SOFT, width=width - 35)
+        + mark(one.kind, x + 15, middle)
+        + label(x + 29, middle - 2, titled(one.text, one.failed), 12, INK, width=width - 35)
+        + label(x + 29, middle + 12, _note(one), 10, SOFT, width=width - 35)
     )
 
 
-def _note(took: float | None, tokens: object, several: bool) -> str:
-    many = _number(tokens)
-    return f"{'p50 ' if several else ''}{seconds(took)}{f', {many} tok' if many else ''}"
+def _note(one: Box) -> str:
+    many = _number(one.tokens)
+    return f"{'p50 ' if one.several else ''}{seconds(one.took_s)}{f', {many} tok' if many else ''}"
 
 
-def _number(tokens: object) -> str:
-    shown = count(tokens) if isinstance(tokens, int | float) else NA
-    return "" if shown == NA else shown
+def _number(tokens: int | None) -> str:
+    return "" if tokens is None else count(tokens)
 
 
 def _curve(source: Sequence[float], target: Sequence[float]) -> str:

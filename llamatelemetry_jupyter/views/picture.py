@@ -139,8 +139,8 @@ def _header(snapshot: Mapping[str, Any]) -> str:
         ]
     figures = (
         ("output tokens", count(totals["output_tokens"]), ""),
-        ("last call", rate(server.get("decode_tokens_per_s")), "tokens/s"),
-        ("prefill", rate(server.get("prefill_tokens_per_s")), "tokens/s"),
+        ("last call", rate(server.get("decode_tokens_per_s")), "tok/s"),
+        ("prefill", rate(server.get("prefill_tokens_per_s")), "tok/s"),
         ("first token", seconds(server.get("ttft_s")), ""),
         ("calls", count(totals["calls"]), f"✕ {count(totals['errors'])} errors" if totals["errors"] else ""),
         ("spans", count(totals["spans"]), f"in {count(totals['traces'])} traces"),
@@ -160,7 +160,7 @@ def _of_tokens(server: Mapping[str, Any]) -> str:
     if server.get("since_ms") is not None:
         return f"since {clock(server['since_ms'])}"
     known = server.get("kv_capacity") and server.get("kv_tokens") is not None
-    return f"of {count(server['kv_capacity'])} tokens" if known else ""
+    return f"of {count(server['kv_capacity'])}" if known else ""
 
 
 def _title(y: float, name: str, under: str = "") -> str:

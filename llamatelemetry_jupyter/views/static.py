@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..graphistry.parts import Summary
 from ..telemetry import figures
 from . import svg, theme
 from .format import NA, clock, count, rate, seconds, short, since, size, state, used, watts
+from .graph import session_html
 from .picture import picture
 from .text import CALL_FIGURES, Table
 
 MAX_BYTES = 150_000
+_GRAPH_BYTES = 50_000
 _MAX_DEVICES = 9
 _LAST_CALLS = 8
 #: Rows of the table of the server → the figure that they begin with.
@@ -30,13 +33,19 @@ _STATUS_FIGURES = {
 }
 
 
-def static_html(snapshot: Mapping[str, Any]) -> str:
-    """The picture and its numbers as tables, in under 150 kB of HTML without script or style sheet."""
+def static_html(snapshot: Mapping[str, Any], graph: Summary | None = None) -> str:
+    """The picture and its numbers as tables, in under 150 kB of HTML without script or style sheet.
+
+    ``graph`` is the session's (:func:`..graphistry.summary.session`), drawn below them.
+    """
     alt = _alt(snapshot)
     tables = [status_table(snapshot)]
     if (calls := calls_table(snapshot)).rows:
         tables.append(calls)
-    below = "".join(f'<div style="margin-top:8px">{one._repr_html_()}</div>' for one in tables)
+    made_of = [one._repr_html_() for one in tables]
+    if graph is not None and graph.parts:
+        made_of.append(session_html(graph, _GRAPH_BYTES))
+    below = "".join(f'<div style="margin-top:8px">{one}</div>' for one in made_of)
     below = f'<div style="font-size:12px">{below}</div>'
     for points, rows in ((240, 18), (120, 18), (60, 12), (24, 6)):
         made = svg.image(picture(snapshot, max_points=points, max_rows=rows), alt) + below
@@ -55,17 +64,18 @@ def calls_table(snapshot: Mapping[str, Any]) -> Table:
     """The newest calls in the snapshot, the newest last."""
     calls = [s for s in snapshot["spans"] if theme.span_kind(s["name"]) == "chat"][-_LAST_CALLS:]
     return Table(
-        ("time", "call", "took", "in", "cached", "out", "tokens/s", "first token", "status"),
+        ("time", "call", "took", "in", "cached", "out", "tokens/s", "first token", "J", "status"),
         tuple(
             (
                 clock(s["start_ms"]),
-                short(s["name"], 28),
+                short(s["name"], 24),
                 seconds((s["end_ms"] - s["start_ms"]) / 1e3),
                 count(s["input_tokens"]),
                 count(s["cached_tokens"]),
                 count(s["output_tokens"]),
                 rate(s["decode_tokens_per_s"]),
                 seconds(s["ttft_s"]),
+                rate(s["energy_j"]),
                 short(s["error_type"] or "error", 16) if s["status"] == "error" else "ok",
             )
             for s in calls

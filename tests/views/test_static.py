@@ -1,11 +1,13 @@
 """The picture that survives a save: small, without script, the same numbers in picture, table and text."""
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
 from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
 
+from llamatelemetry_jupyter.graphistry import summary
 from llamatelemetry_jupyter.values import ServerStatus
 from llamatelemetry_jupyter.views.format import clock
 from llamatelemetry_jupyter.views.model import snapshot
@@ -20,7 +22,7 @@ def check(html: str) -> None:
     assert len(html.encode()) < 150_000
     outside = html[: html.index("src=")] + html[html.index('">', html.index("base64,")) :]
     assert not re.search(r"<(script|style|svg|iframe|object|b\b)|<img [^>]*onerror", outside, re.I)
-    assert outside.count("<img") + html.count("<img") <= 2
+    assert html.count("<img") <= 2
     root = drawn(html)
     assert {e.tag.partition("}")[2] for e in root.iter()} <= {"svg", "defs", "pattern", "rect", "path", "text"}
     height = float(root.get("height"))
@@ -95,6 +97,22 @@ def test_sixteen_gpus_and_a_full_store_stay_small():
     html = static_html(snapshot(Spans(rows), Memory(devices, server(120)), T0 + 120 * 10**9, 2400, handle=handle()))
     check(html)
     assert "16 GPUs together" in words(html)
+
+
+def test_the_sessions_graph_is_drawn_below_and_stays_small():
+    made = snapshot(**session())
+    rows = [row for n in range(1, 200) for row in trace(n, n * 0.5, calls=3, decode_s=0.1)]
+    html = static_html(made, summary.session(rows, 8))
+    check(html)
+    assert html.count("<img") == 2
+    graph = html[html.rindex("<img") :]
+    assert "191 earlier traces" in words(graph)
+    assert "chat smollm2-135m" in words(graph)
+    assert static_html(made, summary.session([])) == static_html(made)
+    many = [replace(row, name=f"{'W' * 80}{n}") for n, row in enumerate(rows)]
+    html = static_html(made, summary.session(many))
+    check(html)
+    assert html.count("<img") == 1 or "rarer names" in words(html[html.rindex("<img") :])
 
 
 def test_a_trace_larger_than_the_picture_is_cut_and_says_so():

@@ -115,5 +115,7 @@ class _Shown:
 
     def _bundle(self, snapshot: dict[str, Any]) -> dict[str, str]:
         # The widget's style sheet hides this element while the widget is alive on the same page.
-        html = f'<div data-llamatelemetry-static="{self.id}">{static_html(snapshot)}</div>'
+        from ...graphs import overview
+
+        html = f'<div data-llamatelemetry-static="{self.id}">{static_html(snapshot, overview(self.session))}</div>'
         return {"text/html": html, "text/plain": static_text(snapshot)}
