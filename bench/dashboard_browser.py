@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import statistics
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,7 @@ from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, ServerSample
 from llamatelemetry_jupyter.views.model import snapshot
 
 IDS = ("update_browser", "first_paint")
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 _HISTORY_S, _HZ, _UPDATES, _ROUNDS = 120, 10, 40, 3
 _EVERY_MS = 250
 # plotly as FigureWidget drives it: whole arrays of every line, again at each update.
@@ -39,12 +34,12 @@ _OURS = """() => { let seq = 1000; window.update = (t, values) =>
 
 def run() -> list[dict[str, object]]:
     """CPU of the page's main thread per update, and from a widget's data to its first picture."""
-    sys.path.insert(0, str(_ROOT / "tests"))
-    from rig import Browser
+    sys.path.insert(0, str(ROOT / "tests"))
+    from rig import Browser, served
 
     ours, theirs, paint = [], [], []
     made, rows = _data()
-    with _served() as origin, Browser() as browser:
+    with served(ROOT) as origin, Browser() as browser:
         for _ in range(_ROUNDS):
             ours.append(_cpu(browser, origin, made, rows, plotly=False))
             theirs.append(_cpu(browser, origin, made, rows, plotly=True))
@@ -75,7 +70,7 @@ def run() -> list[dict[str, object]]:
 
 def _data() -> tuple[dict[str, Any], list[tuple[float, list[float]]]]:
     """A snapshot of host, two GPUs and a server, and the rows that come after it."""
-    sys.path.insert(0, str(_ROOT / "tests"))
+    sys.path.insert(0, str(ROOT / "tests"))
     from viewworld import Memory, Spans, handle, trace
 
     now = 1_790_000_120_000_000_000
@@ -152,20 +147,3 @@ def _first_paint(browser: Any, origin: str, made: dict[str, Any]) -> float:
     )
     page.close()
     return spent
-
-
-@contextmanager
-def _served() -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=_ROOT))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,14 +1,17 @@
 /** Columns of the history made ready for drawing: cut to the window, holes kept as holes, areas stacked. */
 
+import { level } from "./levels.js";
+
 /** @import { History } from "./history.js" */
+/** @import { Rows } from "./levels.js" */
 /** @typedef {(number | null)[]} Column */
 
 /**
  * Rows of the window and one beyond each edge, so that lines run to the border. A value that a row lacks is carried
  * from the row before (devices and servers are sampled apart); where nothing was sampled for `gapMs`, a hole remains, if
- * it is wide enough to be seen.
+ * it is wide enough to be seen. Of a window with more rows than a screen shows, the smallest and the largest are given.
  *
- * @param {Pick<History, "t" | "columns" | "rowAt"> & Partial<Pick<History, "coarse">>} history
+ * @param {Rows & Partial<Pick<History, "coarse">>} history
  * @param {readonly number[]} columns indexes
  * @param {readonly [number, number]} range
  * @param {number} gapMs
@@ -17,15 +20,17 @@
 export function cut(history, columns, [from, to], gapMs = Math.max(5000, (to - from) / 200)) {
   const { untilMs, gapMs: coarseMs } = history.coarse ?? { untilMs: 0, gapMs: 0 };
   const gapAt = (/** @type {number} */ t) => (t <= untilMs ? Math.max(gapMs, coarseMs) : gapMs);
-  const first = Math.max(0, history.rowAt(from));
-  const last = Math.min(history.t.length - 1, history.rowAt(to) + 1);
+  const rows = level(history, [from, to]);
+  const sources = columns.map((column) => rows.column(column));
+  const first = Math.max(0, rows.rowAt(from));
+  const last = Math.min(rows.t.length - 1, rows.rowAt(to) + 1);
   /** @type {number[]} */
   const t = [];
   const values = columns.map(() => /** @type {Column} */ ([]));
   const seen = columns.map(() => Number.NEGATIVE_INFINITY);
   const carried = columns.map(() => /** @type {number | null} */ (null));
   for (let row = first; row <= last; row++) {
-    const now = history.t[row] ?? 0;
+    const now = rows.t[row] ?? 0;
     const before = t.at(-1);
     if (before !== undefined && now - before > gapAt(before)) {
       t.push(before + 1);
@@ -33,7 +38,7 @@ export function cut(history, columns, [from, to], gapMs = Math.max(5000, (to - f
     }
     t.push(now);
     for (let i = 0; i < columns.length; i++) {
-      const value = history.columns[columns[i] ?? -1]?.[row] ?? null;
+      const value = sources[i]?.[row] ?? null;
       if (value !== null) {
         seen[i] = now;
         carried[i] = value;

@@ -8,6 +8,7 @@
 import "./style.css";
 import { Controls } from "./controls.js";
 import { consume, h, hideStatic, setAttribute } from "./dom.js";
+import { TimeAxis } from "./gestures.js";
 import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
@@ -25,7 +26,7 @@ import { asSnapshot, decode } from "./wire.js";
 
 /**
  * @typedef {{
- *   store: Store, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
+ *   store: Store, axis: TimeAxis, theme: Theme, signal: AbortSignal, onPick: (tMs: number) => void, onShow: (span: Span) => void,
  *   visible: () => readonly [number, number], redraw: () => void,
  *   request: (op: string, args?: Record<string, unknown>, onProgress?: OnProgress) => Promise<any>,
  * }} Shared What a view may use besides what it draws.
@@ -43,6 +44,8 @@ import { asSnapshot, decode } from "./wire.js";
  */
 
 const QUIET_S = 5;
+/** The shortest range that can be looked at: samples are no nearer than that. */
+const LEAST_MS = 50;
 /** A snapshot is asked for at most this often. */
 const ASK_MS = 5000;
 
@@ -121,9 +124,11 @@ function show(live, model, el, signal) {
   let frozen = null;
 
   const visible = () => store.range(frozen?.nowMs ?? (history.nowMs || Date.now()), history.firstMs);
+  const whole = () => /** @type {const} */ ([history.firstMs, frozen?.nowMs ?? history.nowMs]);
   /** @type {Shared} */
   const shared = {
     store,
+    axis: new TimeAxis(store, { range: visible, whole, least: LEAST_MS }),
     theme,
     signal,
     visible,

@@ -5,12 +5,16 @@
  * devices, spans) and by time for samples: a row is kept once, and a snapshot fills the holes that lost frames left.
  */
 
+import { lastAt } from "./levels.js";
 import { layoutOf, time } from "./wire.js";
 
 /** @import { Device, Frame, Message, Server, Series, Snapshot, Span, SpansUpdate, Totals } from "./types.js" */
 
-/** Ten minutes at 10 Hz, with room to spare. */
-const MAX_ROWS = 8000;
+/** An hour at 10 Hz; of more than 80 series a little less. */
+const MAX_ROWS = 36_000;
+const MAX_VALUES = 3_000_000;
+/** So many more are let in before the oldest are dropped: that moves all rows. */
+const SPARE_ROWS = 1000;
 const MAX_SPANS = 400;
 /** Rows nearer than this are the same sample. */
 const SAME_MS = 20;
@@ -46,6 +50,8 @@ export class History {
   coarse = { untilMs: 0, gapMs: 0 };
   /** Counts changes; drawings are made anew when it moved. */
   version = 0;
+  /** Counts changes other than rows added at the end. */
+  generation = 0;
   /** Highest sequence number seen. */
   seq = 0;
   /** True once a frame came whose columns are not ours: only a new snapshot helps. */
@@ -140,10 +146,12 @@ export class History {
       }
       this.#advance(t);
     }
-    if (this.t.length > MAX_ROWS) {
-      const extra = this.t.length - MAX_ROWS;
+    const most = Math.min(MAX_ROWS, Math.floor(MAX_VALUES / Math.max(1, this.columns.length)));
+    if (this.t.length > most + SPARE_ROWS) {
+      const extra = this.t.length - most;
       this.t.splice(0, extra);
       for (const column of this.columns) column.splice(0, extra);
+      this.generation += 1;
       this.reachedMs = this.t[0] ?? this.reachedMs;
     }
     return true;
@@ -189,14 +197,7 @@ export class History {
 
   /** @param {number} tMs @returns {number} Index of the last row at or before `tMs`, −1 when there is none. */
   rowAt(tMs) {
-    let low = 0;
-    let high = this.t.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (/** @type {number} */ (this.t[middle]) <= tMs) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
+    return lastAt(this.t, tMs);
   }
 
   /** @param {readonly Series[]} series */
@@ -253,6 +254,7 @@ export class History {
     }
     this.t = t;
     this.columns = columns;
+    this.generation += 1;
     this.#advance(t.at(-1) ?? 0);
   }
 

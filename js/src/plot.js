@@ -8,8 +8,10 @@
 import { GUTTER, MARGIN, timeTicks } from "./axis.js";
 import { consume, h, setAttribute } from "./dom.js";
 import { clock } from "./format.js";
+import { gestures } from "./gestures.js";
 import { follow, paths } from "./paths.js";
 
+/** @import { TimeAxis } from "./gestures.js" */
 /** @import { Store } from "./store.js" */
 /** @import { Theme } from "./theme.js" */
 /** @import { Column } from "./columns.js" */
@@ -31,41 +33,35 @@ import { follow, paths } from "./paths.js";
 const TOP = 8;
 /** Space below the lines: with the axis' labels, and without. */
 const [LABELS, BOTTOM] = [22, 4];
-/** A pointer that moved no farther has clicked. */
-const STILL_PX = 4;
 
 export class Plot {
   el = h("div", { class: "ll-plot", role: "img", tabindex: 0 });
   #canvas = h("canvas", { "aria-hidden": "true" });
   #over = h("div", { class: "ll-over" });
   #cursor = h("div", { class: "ll-plot-cursor", hidden: true });
-  #select = h("div", { class: "ll-plot-select", hidden: true });
   #stamp = "";
   /** @type {Drawing | null} */
   #drawing = null;
-  /** @type {number | null} Where the range that is being drawn out begins, CSS px. */
-  #from = null;
   #store;
+  #axis;
   #theme;
   #height;
   #time;
   #ticks;
-  #least;
 
   /**
    * @param {{
-   *   store: Store, theme: Theme, signal: AbortSignal, height: number, time?: boolean,
-   *   onPick: (tMs: number) => void, ticks?: typeof timeTicks, least?: number,
-   * }} options `time`: write the axis' labels under this panel; `ticks`: where its lines are; `least`: ms of the
-   *   shortest range that can be drawn out
+   *   store: Store, axis: TimeAxis, theme: Theme, signal: AbortSignal, height: number, time?: boolean,
+   *   onPick: (tMs: number) => void, ticks?: typeof timeTicks,
+   * }} options `time`: write the axis' labels under this panel; `ticks`: where its lines are
    */
-  constructor({ store, theme, signal, height, time = false, onPick, ticks = timeTicks, least = 50 }) {
+  constructor({ store, axis, theme, signal, height, time = false, onPick, ticks = timeTicks }) {
     this.#store = store;
     this.#theme = theme;
     this.#height = height;
     this.#time = time;
     this.#ticks = ticks;
-    this.#least = least;
+    this.#axis = axis;
     this.el.style.height = `${height}px`;
     Object.assign(this.#over.style, {
       left: `${GUTTER}px`,
@@ -73,16 +69,16 @@ export class Plot {
       top: `${TOP}px`,
       bottom: `${time ? LABELS : BOTTOM}px`,
     });
-    this.#over.append(this.#select, this.#cursor);
+    this.#over.append(this.#cursor);
     this.el.append(this.#canvas, this.#over);
     this.el.addEventListener("keydown", (event) => this.#onKey(event), { signal });
-    const over = this.#over;
-    over.addEventListener("pointerdown", (event) => this.#onDown(event), { signal });
-    over.addEventListener("pointermove", (event) => this.#onMove(event), { signal });
-    over.addEventListener("pointerup", (event) => this.#onUp(event, onPick), { signal });
-    over.addEventListener("pointercancel", () => this.#drop(), { signal });
-    over.addEventListener("pointerleave", () => this.#store.set({ cursorMs: null }), { signal });
-    over.addEventListener("dblclick", () => this.#store.set({ follow: true, range: null }), { signal });
+    gestures(this.#over, axis, {
+      left: 0,
+      inner: () => this.#over.clientWidth,
+      signal,
+      onCursor: (cursorMs) => store.set({ cursorMs }),
+      onPick,
+    });
   }
 
   /** @param {Drawing} drawing */
@@ -239,64 +235,14 @@ export class Plot {
     return this.#theme.font.replace(/^\d+/, (size) => `${Number(size) * ratio}`);
   }
 
-  /** @param {PointerEvent} event Its place in the field, CSS px. */
-  #at(event) {
-    const { left, width } = this.#over.getBoundingClientRect();
-    return Math.min(width, Math.max(0, event.clientX - left));
-  }
-
-  /** @param {number} px */
-  #timeAt(px) {
-    const [min, max] = this.#drawing?.range ?? [0, 0];
-    return min + (px / this.#over.clientWidth) * (max - min);
-  }
-
-  /** @param {PointerEvent} event */
-  #onDown(event) {
-    if (event.button !== 0) return;
-    this.#from = this.#at(event);
-    this.#over.setPointerCapture(event.pointerId);
-  }
-
-  /** @param {PointerEvent} event */
-  #onMove(event) {
-    const at = this.#at(event);
-    this.#store.set({ cursorMs: this.#timeAt(at) });
-    const across = this.#from === null ? 0 : Math.abs(at - this.#from);
-    this.#select.hidden = across < STILL_PX;
-    this.#select.style.left = `${Math.min(at, this.#from ?? at)}px`;
-    this.#select.style.width = `${across}px`;
-  }
-
-  /**
-   * @param {PointerEvent} event
-   * @param {(tMs: number) => void} onPick
-   */
-  #onUp(event, onPick) {
-    const from = this.#from;
-    this.#drop();
-    if (from === null) return;
-    const at = this.#at(event);
-    if (Math.abs(at - from) < STILL_PX) {
-      onPick(this.#timeAt(at));
-      return;
-    }
-    const range = /** @type {const} */ ([this.#timeAt(Math.min(from, at)), this.#timeAt(Math.max(from, at))]);
-    if (range[1] - range[0] > this.#least) this.#store.set({ follow: false, range });
-  }
-
-  #drop() {
-    this.#from = null;
-    this.#select.hidden = true;
-  }
-
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     const drawing = this.#drawing;
     if (!drawing || event.ctrlKey || event.metaKey || event.altKey) return;
     const [min, max] = drawing.range;
-    const step = ((max - min) / 60) * (event.shiftKey ? 5 : 1);
     const at = this.#store.view.cursorMs ?? max;
+    if (this.#axis.onKey(event, at)) return;
+    const step = (max - min) / 60;
     /** @type {Record<string, number>} */
     const moves = { ArrowLeft: at - step, ArrowRight: at + step, Home: min, End: max };
     const to = moves[event.key];

@@ -209,11 +209,23 @@ test("spans are merged by id and bounded", () => {
   assert.ok(history.spans.has("s999"));
 });
 
-test("rows are bounded", () => {
+test("rows are bounded: an hour at 10 Hz, less of many series", () => {
   const history = new History();
   history.load(snapshot(["a"], []), 0);
-  const rows = Array.from({ length: 9000 }, (_, i) => [i * 100, i]);
+  const rows = Array.from({ length: 38_000 }, (_, i) => [i * 100, i]);
   history.apply(frame(1, ["a"], rows));
-  assert.equal(history.t.length, 8000);
-  assert.equal(history.columns[0].at(-1), 8999);
+  assert.equal(history.t.length, 36_000);
+  assert.equal(history.columns[0].at(-1), 37_999);
+  const many = new History();
+  const ids = Array.from({ length: 300 }, (_, i) => `s${i}`);
+  many.load(snapshot(ids, []), 0);
+  const row = ids.map((_, i) => i);
+  many.apply(
+    frame(
+      1,
+      ids,
+      Array.from({ length: 12_000 }, (_, i) => [i * 100, ...row]),
+    ),
+  );
+  assert.equal(many.t.length, 10_000);
 });

@@ -252,6 +252,42 @@ def test_windows_follow_and_a_closer_look(dashboard):
     assert page.locator('[data-window="30000"]').get_attribute("aria-pressed") == "true"
 
 
+def test_the_axis_is_moved_and_zoomed_by_wheel_and_keys(dashboard):
+    page = dashboard(snap())
+    shown = "() => [...document.querySelectorAll('.ll-span')].map(e => e.querySelector('.ll-span-bar').style.cssText).join()"
+    follow = page.locator('[data-action="follow"]')
+    for panel in (".ll-memory .ll-over", ".ll-waterfall .ll-spans"):
+        box = page.locator(panel).bounding_box()
+        page.mouse.move(box["x"] + 200, box["y"] + 20)
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -300)
+        page.keyboard.up("Control")
+        settle(page)
+        assert follow.get_attribute("aria-pressed") == "false"
+        before = page.evaluate(shown)
+        page.mouse.wheel(60, 0)
+        settle(page)
+        assert page.evaluate(shown) != before
+        page.mouse.wheel(-60, 0)
+        settle(page)
+        assert page.evaluate(shown) == before
+        page.mouse.dblclick(box["x"] + 200, box["y"] + 20)
+        settle(page)
+        assert follow.get_attribute("aria-pressed") == "true"
+        page.keyboard.press("Escape")
+    for panel in (".ll-memory .ll-plot", ".ll-spans"):
+        page.locator(panel).focus()
+        first = page.evaluate(shown)
+        for key in ("+", "Shift+ArrowLeft"):
+            before = page.evaluate(shown)
+            page.keyboard.press(key)
+            settle(page)
+            assert page.evaluate(shown) != before, key
+        page.keyboard.press("0")
+        settle(page)
+        assert page.evaluate(shown) == first
+
+
 def test_owners_are_drawn_by_choice_and_devices_by_tab(dashboard):
     page = dashboard(gpus())
     assert [tab.inner_text() for tab in page.locator(".ll-tab").all()][-1] == "host memory"

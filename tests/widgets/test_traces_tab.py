@@ -230,7 +230,7 @@ def test_one_cursor_and_one_zoom_for_spans_and_devices(traces):
     page.mouse.move(box["x"] + 150, box["y"] + 30)
     page.mouse.down()
     page.mouse.move(box["x"] + 300, box["y"] + 30, steps=4)
-    assert page.locator(".ll-brush").is_visible()
+    assert page.locator(".ll-tree .ll-brush").is_visible()
     page.mouse.up()
     settle(page)
     assert page.locator(".ll-axis").inner_text() != whole

@@ -9,6 +9,7 @@ import { OWNERS, SPANS } from "../theme.js";
 
 /** @import { Shared } from "../dashboard.js" */
 /** @import { Column } from "../columns.js" */
+/** @import { TimeAxis } from "../gestures.js" */
 /** @import { History } from "../history.js" */
 /** @import { Store } from "../store.js" */
 /** @import { Look } from "../theme.js" */
@@ -38,17 +39,20 @@ export class Lanes {
   /** @type {Map<string, Plot>} */
   #plots = new Map();
   #shared;
+  #store;
   #axis;
   #onPick;
   #origin = 0;
 
   /**
    * @param {Shared} shared
-   * @param {Store} axis
+   * @param {Store} store what is seen of the trace, and its cursor
+   * @param {TimeAxis} axis
    * @param {(tMs: number) => void} onPick
    */
-  constructor(shared, axis, onPick) {
+  constructor(shared, store, axis, onPick) {
     this.#shared = shared;
+    this.#store = store;
     this.#axis = axis;
     this.#onPick = onPick;
     this.el.append(h("h3", {}, "Devices"), this.#list, this.#empty);
@@ -59,7 +63,7 @@ export class Lanes {
     const lanes = lanesOf(history, devices);
     this.#empty.hidden = lanes.length > 0;
     this.#origin = origin;
-    const row = history.rowAt(this.#axis.view.cursorMs ?? range[1]);
+    const row = history.rowAt(this.#store.view.cursorMs ?? range[1]);
     keyed(
       this.#list,
       this.#known,
@@ -73,10 +77,10 @@ export class Lanes {
         const max = Math.max(maximum(sums) * 1.12, lane.key === "util" ? 1 : 1e-9);
         const said = lane.lines.map(({ name, columns }, i) => {
           const value =
-            this.#axis.view.cursorMs === null ? peak(sums[i] ?? []) : sumAt(history, columns, row);
+            this.#store.view.cursorMs === null ? peak(sums[i] ?? []) : sumAt(history, columns, row);
           return `${name ? `${name} ` : ""}${lane.format(value)}`;
         });
-        const when = this.#axis.view.cursorMs === null ? "at most " : "";
+        const when = this.#store.view.cursorMs === null ? "at most " : "";
         setText(/** @type {Element} */ (el.lastElementChild?.lastElementChild), `${when}${said.join(", ")}`);
         const { look } = lane;
         const { theme } = this.#shared;
@@ -110,13 +114,13 @@ export class Lanes {
    */
   #make(key, title) {
     const plot = new Plot({
-      store: this.#axis,
+      store: this.#store,
+      axis: this.#axis,
       theme: this.#shared.theme,
       signal: this.#shared.signal,
       height: HEIGHT,
       onPick: this.#onPick,
       ticks: (from, to, width) => ticksFrom(this.#origin, [from, to], width),
-      least: 0.01,
     });
     this.#plots.set(key, plot);
     const side = h("div", { class: "ll-side" }, h("span", { class: "ll-name" }, title), h("span"));

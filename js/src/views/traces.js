@@ -61,7 +61,7 @@ export class Traces {
     this.#strip = new Strip(shared.signal);
     this.#list = new TraceList(shared, () => this.#tree.focus());
     this.#tree = new TraceTree(shared, this.#axis);
-    this.#lanes = new Lanes(shared, this.#axis, (t) => this.#pick(t));
+    this.#lanes = new Lanes(shared, this.#axis, this.#tree.axis, (t) => this.#pick(t));
     this.#details = new SpanDetails(shared, (trace) =>
       this.#strip.follow(shared.request("otlp", { trace_id: trace })),
     );

@@ -4,6 +4,7 @@ import { GUTTER, MARGIN, ticksFrom } from "../axis.js";
 import { criticalPath } from "../critical.js";
 import { consume, h, keyed, setAttribute, setText } from "../dom.js";
 import { duration, plain } from "../format.js";
+import { gestures, TimeAxis } from "../gestures.js";
 import { Rows } from "../rows.js";
 import { SPANS, spanKind } from "../theme.js";
 import { inOrder } from "../tree.js";
@@ -29,8 +30,9 @@ let made = 0;
 
 export class TraceTree {
   el;
+  axis;
   #shared;
-  #axis;
+  #store;
   #prefix;
   /** @type {readonly WholeSpan[]} */
   #spans = [];
@@ -49,23 +51,28 @@ export class TraceTree {
   /** @type {Map<string, HTMLElement>} */
   #lineByTick = new Map();
   #cursor = h("div", { class: "ll-cursor", "aria-hidden": "true" });
-  #brush = h("div", { class: "ll-brush", hidden: true });
   #tracks;
   #facts = h("span", { class: "ll-legend", "data-field": "critical" });
   #note = h("p", { class: "ll-note", "data-field": "tree-note", hidden: true });
-  #dragged = false;
+  #pointer;
   #narrow = false;
 
   /**
    * @param {Shared} shared
-   * @param {Store} axis what is seen of the trace, and its cursor
+   * @param {Store} store what is seen of the trace, and its cursor
    */
-  constructor(shared, axis) {
+  constructor(shared, store) {
     const { signal } = shared;
     made += 1;
     this.#prefix = `ll-tree-${made}`;
     this.#shared = shared;
-    this.#axis = axis;
+    this.#store = store;
+    this.axis = new TimeAxis(store, {
+      range: () => this.range,
+      whole: () => this.#whole,
+      least: LEAST_MS,
+      restsOnWhole: true,
+    });
     this.#rows = new Rows({
       make: (index) => this.#make(index),
       update: (el, index) => this.#update(el, index),
@@ -78,13 +85,13 @@ export class TraceTree {
     }))
       setAttribute(this.#rows.el, name, value);
     const reset = h("button", { type: "button", class: "ll-button" }, "Whole trace");
-    reset.addEventListener("click", () => axis.setFollow(true, this.range), { signal });
+    reset.addEventListener("click", () => this.axis.reset(), { signal });
     setAttribute(
       reset,
       "title",
       "Drag, Ctrl and wheel, + and \u2212 look closer; a double click or 0 shows all",
     );
-    this.#tracks = h("div", { class: "ll-tracks" }, this.#lines, this.#rows.el, this.#cursor, this.#brush);
+    this.#tracks = h("div", { class: "ll-tracks" }, this.#lines, this.#rows.el, this.#cursor);
     this.el = h(
       "div",
       { class: "ll-tree" },
@@ -94,18 +101,17 @@ export class TraceTree {
       this.#note,
     );
     this.#rows.el.addEventListener("keydown", (event) => this.#onKey(event), { signal });
-    this.#tracks.addEventListener("wheel", (event) => this.#onWheel(event), { signal, passive: false });
-    this.#tracks.addEventListener("pointermove", (event) => axis.set({ cursorMs: this.#timeAt(event) }), {
+    this.#pointer = gestures(this.#tracks, this.axis, {
+      left: GUTTER,
+      inner: () => this.#inner,
       signal,
+      onCursor: (cursorMs) => store.set({ cursorMs }),
     });
-    this.#tracks.addEventListener("pointerleave", () => axis.set({ cursorMs: null }), { signal });
-    this.#tracks.addEventListener("pointerdown", (event) => this.#onDown(event), { signal });
-    this.#tracks.addEventListener("dblclick", () => axis.setFollow(true, this.range), { signal });
   }
 
   /** What is on screen, Unix ms. */
   get range() {
-    return this.#axis.view.range ?? this.#whole;
+    return this.#store.view.range ?? this.#whole;
   }
 
   /** Width of the axis and its gutters, px; 0 while it is not on the page. */
@@ -187,7 +193,7 @@ export class TraceTree {
         setText(el, Math.abs(tick - origin) < 1e-6 ? "0" : duration((tick - origin) / 1000));
       },
     );
-    const { cursorMs } = this.#axis.view;
+    const { cursorMs } = this.#store.view;
     const shown = cursorMs !== null && cursorMs >= from && cursorMs <= to;
     this.#cursor.hidden = !shown;
     if (shown) this.#cursor.style.transform = `translateX(${GUTTER + this.#x(cursorMs)}px)`;
@@ -208,13 +214,6 @@ export class TraceTree {
     return ((Math.min(to, Math.max(from, t)) - from) / (to - from)) * this.#inner;
   }
 
-  /** @param {MouseEvent} event @returns {number | null} Unix ms */
-  #timeAt(event) {
-    const at = event.clientX - this.#tracks.getBoundingClientRect().left - GUTTER;
-    const [from, to] = this.range;
-    return at < 0 || at > this.#inner ? null : from + (at / this.#inner) * (to - from);
-  }
-
   #at() {
     const { selected } = this.#shared.store.view;
     return this.#items.findIndex(({ row, gaps }) => gaps === null && row.span.span_id === selected);
@@ -231,7 +230,7 @@ export class TraceTree {
     );
     row.addEventListener("click", () => {
       const span = this.#items[index]?.row.span;
-      if (span && !this.#dragged) this.#shared.store.set({ selected: span.span_id });
+      if (span && !this.#pointer.dragged) this.#shared.store.set({ selected: span.span_id });
     });
     return row;
   }
@@ -334,79 +333,6 @@ export class TraceTree {
     }
   }
 
-  /**
-   * @param {number} factor of the range's length
-   * @param {number} at Unix ms that stays where it is
-   */
-  #zoom(factor, at) {
-    const [from, to] = this.range;
-    const length = Math.max((to - from) * factor, LEAST_MS);
-    const left = at - ((at - from) / (to - from)) * length;
-    this.#show(left, left + length);
-  }
-
-  /**
-   * @param {number} from
-   * @param {number} to
-   */
-  #show(from, to) {
-    const [first, last] = this.#whole;
-    const length = to - from;
-    if (length >= last - first) return this.#axis.setFollow(true, this.#whole);
-    const start = Math.min(Math.max(from, first), last - length);
-    this.#axis.setFollow(false, [start, start + length]);
-  }
-
-  /** @param {WheelEvent} event */
-  #onWheel(event) {
-    const at = this.#timeAt(event);
-    const [from, to] = this.range;
-    const aside = event.shiftKey ? event.deltaY : event.deltaX;
-    if (event.ctrlKey && at !== null) this.#zoom(1.0015 ** Math.max(-300, Math.min(300, event.deltaY)), at);
-    else if (aside !== 0 && this.#axis.view.range) {
-      const by = (aside / this.#inner) * (to - from);
-      this.#show(from + by, to + by);
-    } else return;
-    event.preventDefault();
-  }
-
-  /** @param {PointerEvent} event */
-  #onDown(event) {
-    const start = this.#timeAt(event);
-    this.#dragged = false;
-    if (start === null || event.button !== 0 || event.pointerType === "touch") return;
-    const stop = new AbortController();
-    const from = event.clientX;
-    const left = this.#tracks.getBoundingClientRect().left;
-    const options = { signal: stop.signal };
-    const move = (/** @type {PointerEvent} */ next) => {
-      const width = Math.abs(next.clientX - from);
-      if (width < 4 && this.#brush.hidden) return;
-      this.#dragged = true;
-      this.#brush.hidden = false;
-      this.#brush.style.transform = `translateX(${Math.min(next.clientX, from) - left}px)`;
-      this.#brush.style.width = `${width}px`;
-    };
-    const up = (/** @type {PointerEvent} */ last) => {
-      stop.abort();
-      this.#brush.hidden = true;
-      const [first, whole] = this.range;
-      const end = this.#timeAt(last) ?? (last.clientX < from ? first : whole);
-      if (this.#dragged && Math.abs(end - start) > LEAST_MS)
-        this.#show(Math.min(start, end), Math.max(start, end));
-    };
-    window.addEventListener("pointermove", move, options);
-    window.addEventListener("pointerup", up, options);
-    window.addEventListener(
-      "pointercancel",
-      () => {
-        stop.abort();
-        this.#brush.hidden = true;
-      },
-      options,
-    );
-  }
-
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -414,26 +340,11 @@ export class TraceTree {
     const at = this.#at();
     const span = this.#items[at]?.row.span;
     const middle = span ? (Math.max(from, span.start_ms) + Math.min(to, span.end_ms)) / 2 : (from + to) / 2;
-    const pan = (to - from) / 8;
-    /** @type {Record<string, () => void>} */
-    const zooms = {
-      "+": () => this.#zoom(0.5, Math.min(to, Math.max(from, middle))),
-      "=": () => this.#zoom(0.5, Math.min(to, Math.max(from, middle))),
-      "-": () => this.#zoom(2, (from + to) / 2),
-      0: () => this.#axis.setFollow(true, this.range),
-    };
-    if (event.shiftKey && (event.key === "ArrowLeft" || event.key === "ArrowRight")) {
-      const by = event.key === "ArrowLeft" ? -pan : pan;
-      consume(event);
-      this.#show(from + by, to + by);
-      return;
-    }
-    const zoom = zooms[event.key];
-    const next = zoom ? -1 : this.#next(event.key, at);
-    if (!zoom && next === undefined) return;
+    if (this.axis.onKey(event, middle)) return;
+    const next = this.#next(event.key, at);
+    if (next === undefined) return;
     consume(event);
-    zoom?.();
-    const chosen = zoom || next === undefined ? undefined : this.#items[next];
+    const chosen = this.#items[next];
     if (!chosen) return;
     this.#shared.store.set({ selected: chosen.row.span.span_id });
     this.reveal();

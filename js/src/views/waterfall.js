@@ -3,6 +3,7 @@
 import { GUTTER, MARGIN, timeTicks } from "../axis.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, clock, count, duration, plain, rate } from "../format.js";
+import { gestures } from "../gestures.js";
 import { SPANS, spanKind } from "../theme.js";
 import { inOrder } from "../tree.js";
 
@@ -42,6 +43,9 @@ export class Waterfall {
   );
   /** @type {readonly Row[]} */
   #shown = [];
+  /** Width of the axis, px. */
+  #inner = 1;
+  #pointer;
   /** @type {Span | undefined} */
   #newest;
 
@@ -51,16 +55,21 @@ export class Waterfall {
     this.#shared = shared;
     made += 1;
     this.#prefix = `ll-${made}`;
+    const tracks = h("div", { class: "ll-tracks" }, this.#lines, this.#list, this.#cursor, this.#empty);
     this.el = h(
       "section",
       { class: "ll-panel ll-waterfall", "aria-label": "Spans" },
       h("h3", {}, "Spans"),
-      h("div", { class: "ll-tracks" }, this.#lines, this.#list, this.#cursor, this.#empty),
+      tracks,
       this.#details,
     );
     this.#list.addEventListener("keydown", (event) => this.#onKey(event), { signal });
-    this.#list.addEventListener("pointermove", (event) => this.#onMove(event), { signal });
-    this.#list.addEventListener("pointerleave", () => store.set({ cursorMs: null }), { signal });
+    this.#pointer = gestures(tracks, shared.axis, {
+      left: GUTTER,
+      inner: () => this.#inner,
+      signal,
+      onCursor: (cursorMs) => store.set({ cursorMs }),
+    });
     this.#emptyButton.addEventListener("click", () => this.#newest && shared.onShow(this.#newest), {
       signal,
     });
@@ -70,6 +79,7 @@ export class Waterfall {
   render({ history, state, range, until, width, theme, selected }) {
     const [from, to] = range;
     const inner = width - GUTTER - MARGIN;
+    this.#inner = inner;
     const x = (/** @type {number} */ t) => ((Math.min(to, Math.max(from, t)) - from) / (to - from)) * inner;
     const known = [...history.spans.values()].filter((span) => span.start_ms <= until);
     this.#newest = known.reduce((a, b) => (a && a.start_ms >= b.start_ms ? a : b), known[0]);
@@ -168,7 +178,9 @@ export class Waterfall {
     const { store, signal } = this.#shared;
     row.addEventListener(
       "click",
-      () => store.set({ selected: store.view.selected === span.span_id ? null : span.span_id }),
+      () =>
+        this.#pointer.dragged ||
+        store.set({ selected: store.view.selected === span.span_id ? null : span.span_id }),
       { signal },
     );
     return row;
@@ -179,18 +191,11 @@ export class Waterfall {
     return `${this.#prefix}-${span.span_id}`;
   }
 
-  /** @param {PointerEvent} event */
-  #onMove(event) {
-    const width = this.#rows.values().next().value?.firstElementChild?.clientWidth ?? 0;
-    const inner = width - GUTTER - MARGIN;
-    const at = event.clientX - this.#list.getBoundingClientRect().left - GUTTER;
-    const [from, to] = this.#shared.visible();
-    this.#shared.store.set({ cursorMs: at < 0 || at > inner ? null : from + (at / inner) * (to - from) });
-  }
-
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const [from, to] = this.#shared.axis.range;
+    if (this.#shared.axis.onKey(event, (from + to) / 2)) return;
     const last = this.#shown.length - 1;
     const at = this.#shown.findIndex(({ span }) => span.span_id === this.#shared.store.view.selected);
     const parent = this.#shown.findLastIndex((row, i) => i < at && row.depth < (this.#shown[at]?.depth ?? 0));
@@ -203,10 +208,10 @@ export class Waterfall {
       Home: 0,
       End: last,
     };
-    const to = moves[event.key];
-    if (to === undefined || last < 0) return;
+    const place = moves[event.key];
+    if (place === undefined || last < 0) return;
     consume(event);
-    const next = this.#shown[Math.min(last, Math.max(0, to))];
+    const next = this.#shown[Math.min(last, Math.max(0, place))];
     if (!next) return;
     this.#shared.store.set({ selected: next.span.span_id });
     this.#rows.get(next.span.span_id)?.scrollIntoView({ block: "nearest" });
