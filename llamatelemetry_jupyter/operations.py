@@ -29,13 +29,13 @@ _POINTS = 600
 _CLIPBOARD_CHARACTERS = 2_000_000
 
 
-def of(session: Session) -> Mapping[str, Operation]:
-    """The operations by their names, on ``session``, which may be a weak proxy."""
+def of(session: Session, model: str | None = None) -> Mapping[str, Operation]:
+    """The operations by their names, on ``session``, which may be a weak proxy; ``model`` is what Start starts."""
     own = (history, otlp, span, trace, traces)
     return {
         **{operation.__name__: partial(operation, session) for operation in own},
         "server.restart": partial(restart, session),
-        "server.start": partial(start, session),
+        "server.start": partial(start, session, default=model or _DEFAULT_MODEL),
         "server.stop": partial(stop, session),
         **Graphs(session).operations(),
     }
@@ -93,7 +93,14 @@ def history(session: Session, window_s: float, *, progress: Progress) -> dict[st
     return session.snapshot(window_s=min(max(float(window_s), 1.0), _LONGEST_S))
 
 
-def start(session: Session, model: str | None = None, name: str = "default", *, progress: Progress) -> dict[str, Any]:
+def start(
+    session: Session,
+    model: str | None = None,
+    name: str = "default",
+    *,
+    default: str = _DEFAULT_MODEL,
+    progress: Progress,
+) -> dict[str, Any]:
     """The server ``name``: the one that runs, else the one of before with its settings, else one of ``model``."""
     progress("starting", None)
     manager = session.manager_of(name)
@@ -102,7 +109,7 @@ def start(session: Session, model: str | None = None, name: str = "default", *, 
             session.sampler.start()
             handle = manager.restart(progress)
         else:
-            handle = session.start(_form(model or _DEFAULT_MODEL, progress), name=name, on_progress=progress)
+            handle = session.start(_form(model or default, progress), name=name, on_progress=progress)
     return _told(handle)
 
 

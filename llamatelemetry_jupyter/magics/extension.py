@@ -11,6 +11,7 @@ from typing import Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
+from .defaults import Defaults
 from .question import Question
 
 _KEYS = ("%llama", "%%llama")
@@ -19,8 +20,8 @@ _GROWN = (("llamatelemetry_jupyter.values", "Answer"), ("llamatelemetry_jupyter.
 
 
 @magics_class
-class LlamaMagics(Magics):  # type: ignore[misc]  # IPython is not typed
-    """Holds ``%llama`` and ``%%llama`` for one shell."""
+class LlamaMagics(Magics, Defaults):  # type: ignore[misc]  # IPython is not typed
+    """Holds ``%llama`` and ``%%llama`` for one shell, and what their options are when they are not typed."""
 
     @no_var_expand  # type: ignore[untyped-decorator]
     @line_cell_magic  # type: ignore[untyped-decorator]

@@ -12,6 +12,7 @@ from ... import escape
 from ...errors import CommandError, RequestError, ServerError
 from ...inference.interrupt import Interrupted
 from ...values import Answer, TokenEvent
+from .. import defaults
 from ..kept import Kept
 from ..output import Live, mark_streamed
 from ..parser import Parser
@@ -48,6 +49,7 @@ def configure(parser: Parser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> Answer | None:
     """Ask the running model and stream its answer; on a line without a prompt, show the chat widget."""
+    defaults.fill(session.shell, args, "system", "temperature", "max_tokens")
     about_one = args.go_on or args.json_schema or args.out or args.capture or args.raw
     if not args.prompt.strip() and not args.in_cell and not about_one:
         from .. import panel

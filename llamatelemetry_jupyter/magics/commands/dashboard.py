@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ... import environment
 from ...errors import CommandError
 from ...views.static import static_html, static_text
+from .. import defaults
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -18,23 +19,25 @@ if TYPE_CHECKING:
     from ...session import Session
     from ...widgets.dashboard import Dashboard
 
-_LONGEST_S = 86_400.0
+_WINDOW_S, _LONGEST_S = 120.0, 86_400.0
 
 
 def configure(parser: Parser) -> None:
     """How far back, and in which form."""
-    parser.add_argument("--window", type=float, default=120.0, metavar="S", help="seconds shown (120)")
+    parser.add_argument("--window", type=float, metavar="S", help="seconds shown (120)")
     parser.add_argument("--static", action="store_true", help="only the picture, no live widget")
 
 
 def run(session: Session, args: argparse.Namespace) -> None:
     """Show memory by owner, tokens/s, slots and spans on one time axis."""
-    if not 0 < args.window <= _LONGEST_S:
-        said = f"--window is in seconds, up to a day, not {args.window:g}"
+    defaults.fill(session.shell, args, "window")
+    window_s = _WINDOW_S if args.window is None else args.window
+    if not 0 < window_s <= _LONGEST_S:
+        said = f"--window is in seconds, up to a day, not {window_s:g}"
         raise CommandError(said, hint="%llama dashboard --window 600")
     session.sampler.start()
     where = environment.detect()
-    _Shown(session, args.window, live=where.kernel and not where.batch and not args.static).show(where.kernel)
+    _Shown(session, window_s, live=where.kernel and not where.batch and not args.static).show(where.kernel)
 
 
 class _Shown:
@@ -93,7 +96,8 @@ class _Shown:
         sources = (self.session.samples, self.session.spans)
         self.feed = Feed(self.snapshot, *sources, self.widget.send, watch=self.watched)
         self.widget.on_msg(self.feed.on_message)
-        replies = Replies(self.widget.send, operations.of(self.session), threads=self.feed.live)
+        known = operations.of(self.session, defaults.of(self.session.shell).model)
+        replies = Replies(self.widget.send, known, threads=self.feed.live)
         self.widget.on_msg(replies.on_message)
         self.feed.start()
 

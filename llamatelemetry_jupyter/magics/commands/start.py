@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import CommandError
+from .. import defaults
 from ..output import Live
 from ..parser import Parser
 from ..settings import add_settings, given
@@ -37,8 +38,10 @@ def run(session: Session, args: argparse.Namespace) -> None:
     The same settings again change nothing, others restart it; without any, a server that runs is what is meant.
     """
     live = Live(session.shell)
-    settings = given(args)
     before = next((h for h in session.handles() if h.name == args.name), None)
+    if before is None:
+        defaults.fill(session.shell, args, "model", "engine", "ctx")
+    settings = given(args)
     if before is not None and not before.owned:
         raise CommandError(
             f"server {args.name!r} is attached: {before.url}", hint="%llama start --name other   (or %llama stop first)"
