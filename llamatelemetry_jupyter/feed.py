@@ -26,6 +26,8 @@ from .views.series import columns, series_list
 #: ``send(content, buffers)``: a widget's ``send``.
 Send = Callable[[dict[str, Any], "list[bytes]"], None]
 Snapshot = Callable[[], dict[str, Any]]
+#: ``state(most_spans)``: what a snapshot says of now (``views.model.state``).
+State = Callable[[int], dict[str, Any]]
 
 #: Whatever happens, no more messages than these go out in a second.
 MAX_PER_SECOND = 5
@@ -37,6 +39,8 @@ _STATE_EVERY_S = 5.0
 _SILENT_S = 3.0
 #: A round of readings is complete after this: host, GPUs and servers answer one after the other.
 _SETTLE_MS = 100.0
+#: So many of the newest spans are looked at for an update; when all are new, as many as a snapshot has.
+_FEW_SPANS, _MANY_SPANS = 40, 200
 #: Longer ids are cut in the snapshot: their columns stay empty.
 _MAX_ID = 80
 
@@ -57,23 +61,25 @@ class Feed:
 
     Where ``samples`` can be wished for (``want``, the ring of a sampler), as many are taken while that thread runs.
 
-    ``watch`` gives what else the snapshot shows and no source tells of: when it is another, the state goes out at once.
-    Functions that are methods are held weakly; the thread ends when their owner is gone, when the widget is closed,
-    when sending fails, and at :meth:`stop`. Messages: ``frame`` (one buffer of little-endian doubles:
-    rows of time in ms and a value per series, NaN = n/a), ``spans`` (spans that are new or changed, totals, server,
-    devices) and ``snapshot`` (the list of series has grown, or the front end asked).
+    ``snapshot`` and ``state`` are the session's. ``watch`` gives what else they show and no source tells of: when it is
+    another, the state goes out at once. Functions that are methods are held weakly; the thread ends when their owner is
+    gone, when the widget is closed, when sending fails, and at :meth:`stop`. Messages: ``frame`` (one buffer of
+    little-endian doubles: rows of time in ms and a value per series, NaN = n/a), ``spans`` (spans that are new or
+    changed, totals, server, devices) and ``snapshot`` (the list of series has grown, or the front end asked).
     """
 
     def __init__(
         self,
         snapshot: Snapshot,
+        state: State,
         samples: SampleSource,
         spans: SpanSource,
         send: Send,
         hz: float = 2.0,
         watch: Callable[[], object] = lambda: None,
     ) -> None:
-        self._snapshot, self._send, self._watch = _weak(snapshot), _weak(send), _weak(watch)
+        self._snapshot, self._state = _weak(snapshot), _weak(state)
+        self._send, self._watch = _weak(send), _weak(watch)
         self._samples = samples
         self._interval_s = 1 / min(max(hz, 0.1), MAX_PER_SECOND)
         self._lock = threading.Lock()
@@ -118,7 +124,7 @@ class Feed:
     def refresh(self, widget: Holder, snapshot: dict[str, Any] | None = None) -> None:
         """Put a whole snapshot into the widget's traits; at the end of a cell, on the main thread: traits need that."""
         with self._lock:
-            made = snapshot if snapshot is not None else self._call_snapshot()
+            made = snapshot if snapshot is not None else self._call(self._snapshot)()
             seq = self._take(made)
         with widget.hold_sync():
             widget.snapshot = made
@@ -164,16 +170,20 @@ class Feed:
     def _send_snapshot(self, now: float) -> None:
         self._wanted.clear()
         self._spans_changed.clear()
-        made = self._call_snapshot()
+        made = self._call(self._snapshot)()
         self._snapshot_at = self._spans_at = now
         self._out(now, {"type": "snapshot", "seq": self._take(made), "snapshot": made})
 
     def _send_spans(self, now: float) -> None:
         self._spans_changed.clear()
-        made = self._call_snapshot()
+        made = self._call(self._state)(_FEW_SPANS)
+        if made["spans"] and not any(one["span_id"] in self._sent_spans for one in made["spans"]):
+            made = self._call(self._state)(_MANY_SPANS)
         self._spans_at = now
         changed = [one for one in made["spans"] if self._sent_spans.get(one["span_id"]) != one]
-        self._sent_spans = {one["span_id"]: one for one in made["spans"]}
+        self._sent_spans |= {one["span_id"]: one for one in changed}
+        for old in list(self._sent_spans)[: -2 * _MANY_SPANS]:
+            del self._sent_spans[old]
         self._seq += 1
         state = {name: made[name] for name in ("totals", "server", "devices", "since_ms")}
         self._out(now, {"type": "spans", "seq": self._seq, "spans": changed, **state})
@@ -200,11 +210,10 @@ class Feed:
         self._wanted.clear()
         return self._seq
 
-    def _call_snapshot(self) -> dict[str, Any]:
-        snapshot: Snapshot | None = self._snapshot()
-        if snapshot is None:
-            raise ReferenceError("the owner of this feed's snapshot is gone")
-        return snapshot()
+    def _call(self, weak: Callable[[], Callable[..., dict[str, Any]] | None]) -> Callable[..., dict[str, Any]]:
+        if (strong := weak()) is None:
+            raise ReferenceError("the owner of this feed's data is gone")
+        return strong
 
     def _may_send(self, now: float) -> bool:
         return len(self._sent_at) < MAX_PER_SECOND or now - self._sent_at[0] >= 1.0

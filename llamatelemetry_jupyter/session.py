@@ -311,20 +311,25 @@ class Session:
         """The one dict that every picture is drawn from; ``server`` names one of several."""
         from .views.model import snapshot
 
+        return snapshot(self.spans, self.samples, now_ns(), width_px, window_s=window_s, **self._told(server))
+
+    def state(self, most_spans: int) -> dict[str, Any]:
+        """What a snapshot says of now, with the newest ``most_spans`` spans, without the points."""
+        from .views.model import state
+
+        return state(self.spans, self.samples, now_ns(), most_spans=most_spans, **self._told(None))
+
+    def _told(self, server: str | None) -> dict[str, Any]:
+        """What a picture of ``server`` needs to know from the managers."""
         if "sampler" in self.__dict__:
             self.sampler.ensure()
         handle, statuses = self.chosen(server), self.statuses()
         named = handle.name if handle else server
-        return snapshot(
-            self.spans,
-            self.samples,
-            now_ns(),
-            width_px,
-            handle=handle,
-            status=_liveliest([one for one in statuses if named in (None, one.name)]),
-            window_s=window_s,
-            planned=[buffer for one in statuses for buffer in one.predicted],
-        )
+        return {
+            "handle": handle,
+            "status": _liveliest([one for one in statuses if named in (None, one.name)]),
+            "planned": [buffer for one in statuses for buffer in one.predicted],
+        }
 
     def settle(self) -> None:
         """Wait for readings from after the last call's end, 1.2 s at most, and let its spans have them.

@@ -19,7 +19,7 @@ import viewworld as world
 from llamatelemetry_jupyter import feed as feed_module
 from llamatelemetry_jupyter.feed import MAX_PER_SECOND, Feed, layout
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, Samples, ServerSample
-from llamatelemetry_jupyter.views.model import snapshot
+from llamatelemetry_jupyter.views.model import snapshot, state
 
 pytestmark = pytest.mark.floor
 
@@ -112,6 +112,9 @@ def kernel(monkeypatch):
         def snapshot(self):
             return snapshot(store, ring, clock.now_ns(), 900, handle=world.handle(), window_s=120)
 
+        def state(self, most_spans):
+            return state(store, ring, clock.now_ns(), handle=world.handle(), most_spans=most_spans)
+
     session = Session()
 
     def sample(owners=(("weights", 100), ("kv", 50)), tokens=None, state="ready"):
@@ -124,7 +127,7 @@ def kernel(monkeypatch):
             )
 
     sample(tokens=0)
-    made = Feed(session.snapshot, ring, store, page.send)
+    made = Feed(session.snapshot, session.state, ring, store, page.send)
 
     def run(seconds, **sampled):
         for _ in range(round(seconds / 0.5)):
@@ -211,6 +214,17 @@ def test_new_spans_are_sent_once_with_the_totals(kernel):
     assert messages[-1]["devices"][0]["id"] == "host"
 
 
+def test_a_burst_between_two_updates_is_sent_whole(kernel):
+    kernel.run(2, tokens=0)
+    kernel.store.add(world.trace(1, 1))
+    kernel.run(1, tokens=0)
+    for number in range(2, 32):
+        kernel.store.add(world.trace(number, 2))
+    kernel.run(1, tokens=0)
+    sent = [one["span_id"] for content, _ in kernel.page.of("spans") for one in content["spans"]]
+    assert len(sent) == len(set(sent)) == 31 * 5
+
+
 def test_a_change_of_state_is_told_without_a_span(kernel):
     kernel.run(2, tokens=0)
     before = len(kernel.page.of("spans"))
@@ -221,7 +235,12 @@ def test_a_change_of_state_is_told_without_a_span(kernel):
 def test_what_is_watched_is_told_at_the_next_tick_without_a_sample(kernel):
     states = ["stopped"]
     kernel.feed = Feed(
-        kernel.session.snapshot, kernel.ring, kernel.store, kernel.page.send, watch=lambda: tuple(states)
+        kernel.session.snapshot,
+        kernel.session.state,
+        kernel.ring,
+        kernel.store,
+        kernel.page.send,
+        watch=lambda: tuple(states),
     )
 
     def tick():
@@ -231,8 +250,8 @@ def test_what_is_watched_is_told_at_the_next_tick_without_a_sample(kernel):
     for _ in range(2):
         tick()
     before = len(kernel.page.of("spans"))
-    for state in ("starting", "loading"):
-        states[0] = state
+    for one in ("starting", "loading"):
+        states[0] = one
         tick()
     assert len(kernel.page.of("spans")) == before + 2
     tick()
@@ -318,7 +337,7 @@ def test_the_thread_ends_with_its_reader_and_so_does_its_wish_for_samples(kernel
         wished.append(0)
 
     kernel.ring.want = want
-    made = Feed(kernel.session.snapshot, kernel.ring, kernel.store, kernel.page.send, hz=5)
+    made = Feed(kernel.session.snapshot, kernel.session.state, kernel.ring, kernel.store, kernel.page.send, hz=5)
     made.start()
     thread = made._thread
     assert thread is not None
@@ -340,7 +359,7 @@ def test_the_thread_ends_with_its_reader_and_so_does_its_wish_for_samples(kernel
 
 def test_a_forgotten_feed_listens_no_longer(kernel):
     listening = len(kernel.store.subscribers)
-    made = Feed(kernel.session.snapshot, kernel.ring, kernel.store, kernel.page.send)
+    made = Feed(kernel.session.snapshot, kernel.session.state, kernel.ring, kernel.store, kernel.page.send)
     assert len(kernel.store.subscribers) == listening + 1
     del made
     gc.collect()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 #: Samples per second while nobody wants more, and at most.
 MIN_HZ, MAX_HZ = 1.0, 10.0
 _DISORDER_NS = 5_000_000_000
+#: Who has a sample is in it at least once in so long: at rest there is one a second.
+_NEAR_NS = 2_500_000_000
 
 
 class RingWriter:
@@ -207,6 +209,8 @@ class RingReader:
         self._order: tuple[int, dict[str, int]] = (0, {})
         self._wishes: list[float] = []
         self._burst = (0.0, 0.0)
+        #: Whose newest sample was found the last time.
+        self._latest: set[tuple[int, str]] = set()
 
     def _current(self) -> Map | None:
         with self._lock:
@@ -291,16 +295,19 @@ class RingReader:
             return Samples()
         newest: dict[tuple[int, str], Sample] = {}
         horizon: int | None = None
+        near = 0
         for number in range(ring.fine.end - 1, ring.fine.first - 1, -1):
             body = ring.fine.slot(number)
             if body is None:
                 continue
             kind, t_ns, name = records.peek(body)
-            horizon = t_ns - 2 * _DISORDER_NS if horizon is None else horizon
-            if t_ns < horizon:
+            if horizon is None:
+                horizon, near = t_ns - 2 * _DISORDER_NS, t_ns - _NEAR_NS
+            if t_ns < horizon or (t_ns < near and self._latest <= newest.keys()):
                 break
             if (kind, name) not in newest and kind != records.KIND[ActivitySample]:
                 newest[kind, name] = records.decode(body)
+        self._latest = set(newest)
         return self._ordered(ring, _columns([newest[key] for key in sorted(newest)]))
 
     def window(self, t0_ns: int, t1_ns: int, max_points: int | None = None) -> Samples:

@@ -35,6 +35,8 @@ MAX_BYTES = 200_000
 MAX_SPANS = 200
 _SPAN_BYTES = 110_000
 _SPAN_BYTES_BESIDE_MANY_SERIES = 50_000
+#: No span is larger as JSON: its texts are cut.
+_LARGEST_SPAN = 2000
 _MAX_OWNERS = 12
 #: A reading that is older is not shown as the present one: the sampler reads once a second or more often.
 STALE_S = 3.0
@@ -74,27 +76,58 @@ def snapshot(
     product names (``Tesla T4``); without them the source is asked, if it knows any. ``planned`` is what the plans of
     the servers that run say, by the engine's names of devices.
     """
-    fresh_ns = now_ns - int(STALE_S * 1e9)
     window = samples.window(now_ns - int(window_s * 1e9), now_ns, max(64, width_px))
-    latest = samples.latest()
-    chosen = newest_traces(spans)
     series = series_list(window)
+    now = state(
+        spans,
+        samples,
+        now_ns,
+        handle=handle,
+        status=status,
+        names=names,
+        planned=planned,
+        span_bytes=_SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES,
+    )
     made: dict[str, Any] = {
         "version": VERSION,
-        "now_ms": now_ns / 1e6,
         "window_s": float(window_s),
-        "since_ms": _silent_ms(latest, fresh_ns),
-        "server": _server(handle, status, latest, chosen, fresh_ns),
-        "totals": totals(spans),
-        "devices": _devices(latest, names if names is not None else _names(samples), fresh_ns, planned),
+        **now,
         "series": [{k: text(v, 80) for k, v in one.items()} for one in series],
         "points": {"t_ms": [], "values": [[] for _ in series]},
-        "spans": span_dicts(chosen, _SPAN_BYTES if len(series) <= 40 else _SPAN_BYTES_BESIDE_MANY_SERIES),
         "titles": figures.titles(_HEADER),
     }
     room = MAX_BYTES - 2_000 - len(json.dumps(made))
     made["points"] = _points(window, series, max(16, width_px // 2), room)
     return made
+
+
+def state(
+    spans: SpanSource,
+    samples: SampleSource,
+    now_ns: int,
+    *,
+    handle: ServerHandle | None = None,
+    status: ServerStatus | None = None,
+    names: Mapping[str, str] | None = None,
+    planned: Sequence[EngineBuffer] = (),
+    most_spans: int = MAX_SPANS,
+    span_bytes: int = _SPAN_BYTES,
+) -> dict[str, Any]:
+    """What a snapshot says of now: ``now_ms since_ms server totals devices spans``, the newest ``most_spans`` of these.
+
+    A live dashboard needs it several times a second, and a snapshot's points only once.
+    """
+    fresh_ns = now_ns - int(STALE_S * 1e9)
+    latest = samples.latest()
+    chosen = newest_traces(spans, most_spans)
+    return {
+        "now_ms": now_ns / 1e6,
+        "since_ms": _silent_ms(latest, fresh_ns),
+        "server": _server(handle, status, latest, chosen, fresh_ns),
+        "totals": totals(spans),
+        "devices": _devices(latest, names if names is not None else _names(samples), fresh_ns, planned),
+        "spans": span_dicts(chosen, span_bytes),
+    }
 
 
 def totals(spans: SpanSource) -> dict[str, int]:
@@ -161,6 +194,8 @@ def span_dicts(rows: Sequence[SpanRow], max_bytes: int = _SPAN_BYTES) -> list[di
     """``rows`` in the snapshot's form; from the oldest on, traces are dropped until their JSON fits ``max_bytes``."""
     depth = depths(rows)
     made = [span_dict(row, depth[row.trace_id, row.span_id]) for row in rows]
+    if len(made) * _LARGEST_SPAN <= max_bytes:
+        return made
     sizes = [len(json.dumps(one)) + 2 for one in made]
     total = sum(sizes)
     while total > max_bytes and made:

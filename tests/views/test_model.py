@@ -12,7 +12,7 @@ from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, se
 from llamatelemetry_jupyter.telemetry.figures import figure
 from llamatelemetry_jupyter.values import DeviceSample, EngineBuffer, OwnerBytes, Samples, ServerSample, ServerStatus
 from llamatelemetry_jupyter.views.format import watts
-from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, prefill_rate, snapshot
+from llamatelemetry_jupyter.views.model import MAX_BYTES, depths, prefill_rate, snapshot, span_dict
 from llamatelemetry_jupyter.views.series import columns, rates, reduce, series_list
 from llamatelemetry_jupyter.views.static import static_text
 
@@ -313,3 +313,12 @@ def test_power_is_the_sum_of_the_gpus_that_tell():
     assert [watts(seen()), watts(seen(None)), watts(seen(61.2)), watts(seen(61.2, 70)), watts(seen(61.2, None))] == [
         "n/a", "n/a", "61 W, 1 GPU", "131 W, 2 GPUs", "61 W, 1 of 2 GPUs",
     ]  # fmt: skip
+
+
+def test_a_span_of_the_longest_texts_is_not_larger_than_is_counted_on():
+    row = trace(1, 0)[0]
+    worst = {name: "\u0001" * 1000 for name in ("trace_id", "span_id", "parent_id", "name", "kind", "status")}
+    worst |= {name: "\u0001" * 1000 for name in ("error_type", "model", "server", "cell_id")}
+    numbers = dict.fromkeys(("ttft_s", "decode_tokens_per_s", "energy_j"), 1.2345678901234567e-300)
+    made = span_dict(replace(row, **worst, **numbers, input_tokens=2**60, output_tokens=2**60, peak_bytes=2**60), 100)
+    assert len(json.dumps(made)) < 2000

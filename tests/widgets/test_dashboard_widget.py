@@ -76,7 +76,7 @@ def test_a_feed_refreshes_both_traits_in_one_message():
     widget.comm = comm.DummyComm()  # old ipykernel's own sends nothing outside of a kernel
     told = []
     widget.send_state = lambda key=None: told.append(set(key or ()))
-    feed = Feed(dict, Sources(), Spans([]), widget.send)
+    feed = Feed(dict, lambda _: {}, Sources(), Spans([]), widget.send)
     made = snapshot(**world.session())
     feed.refresh(widget, made)
     assert widget.snapshot == made

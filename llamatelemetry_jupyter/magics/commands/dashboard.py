@@ -58,6 +58,11 @@ class _Shown:
         found: dict[str, Any] = self.session.snapshot(window_s=self.window_s)
         return found
 
+    def state(self, most_spans: int) -> dict[str, Any]:
+        """What there is to say of now."""
+        found: dict[str, Any] = self.session.state(most_spans)
+        return found
+
     def watched(self) -> object:
         """What managers know of their servers' starts and ends, before a sample can tell."""
         return self.session.statuses()
@@ -94,7 +99,7 @@ class _Shown:
         self.widget = Dashboard(snapshot=snapshot, static_id=self.id)
         display(self.widget)
         sources = (self.session.samples, self.session.spans)
-        self.feed = Feed(self.snapshot, *sources, self.widget.send, watch=self.watched)
+        self.feed = Feed(self.snapshot, self.state, *sources, self.widget.send, watch=self.watched)
         self.widget.on_msg(self.feed.on_message)
         known = operations.of(self.session, defaults.of(self.session.shell).model)
         replies = Replies(self.widget.send, known, threads=self.feed.live)
