@@ -217,7 +217,7 @@ def text(value: object, limit: int) -> str | None:
     shown = str(value)
     shown = shown if len(shown) <= limit else shown[: limit - 1] + "…"
     while len(json.dumps(shown)) > 2 * limit + 8:
-        shown = shown[: len(shown) * 3 // 4] + "…"
+        shown = shown[: (len(shown) - 1) * 3 // 4] + "…"
     return shown
 
 

@@ -317,8 +317,8 @@ def test_power_is_the_sum_of_the_gpus_that_tell():
 
 def test_a_span_of_the_longest_texts_is_not_larger_than_is_counted_on():
     row = trace(1, 0)[0]
-    worst = {name: "\u0001" * 1000 for name in ("trace_id", "span_id", "parent_id", "name", "kind", "status")}
-    worst |= {name: "\u0001" * 1000 for name in ("error_type", "model", "server", "cell_id")}
+    worst = dict.fromkeys(("trace_id", "span_id", "parent_id", "name", "kind", "status"), "\x01" * 1000)
+    worst |= dict.fromkeys(("error_type", "model", "server", "cell_id"), "\x01" * 1000)
     numbers = dict.fromkeys(("ttft_s", "decode_tokens_per_s", "energy_j"), 1.2345678901234567e-300)
     made = span_dict(replace(row, **worst, **numbers, input_tokens=2**60, output_tokens=2**60, peak_bytes=2**60), 100)
     assert len(json.dumps(made)) < 2000
