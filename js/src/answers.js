@@ -21,6 +21,10 @@ import { decodeLines } from "./lines.js";
 
 /** Python cuts values at 20 kB. */
 const MOST_VALUE = 40_000;
+const MOST_PX = 1e6;
+
+/** @param {unknown} value @returns {number | null} px */
+const length = (value) => (Math.abs(number(value) ?? MOST_PX) < MOST_PX ? number(value) : null);
 
 /**
  * Of a span what only a whole trace tells: its attributes, the times between its tokens, the command.
@@ -68,7 +72,7 @@ function asDetails(value) {
 function asTrace(value, lost) {
   const given = record(value);
   if (!given || !Array.isArray(given["spans"])) return null;
-  const series = list(given["series"], asSeries, MOST.series, lost);
+  const series = asSeries(Array.isArray(given["series"]) ? given["series"] : [], lost);
   const spans = list(
     given["spans"],
     (one) => {
@@ -92,10 +96,10 @@ function asTrace(value, lost) {
  */
 function asPicture(value, lost) {
   const given = record(value);
-  const size = given && each(given, ["width", "height"], number);
+  const size = given && each(given, ["width", "height"], length);
   if (!given || !Array.isArray(given["nodes"]) || size?.width == null || size.height == null) return null;
   // A node that is none keeps its place, too: edges are between places.
-  const places = given["nodes"].slice(0, MOST.nodes).map(asNode);
+  const places = Array.from(given["nodes"].slice(0, MOST.nodes), asNode);
   const nodes = places.filter((node) => node !== null);
   lost.count += given["nodes"].length - nodes.length;
   let next = 0;
@@ -131,7 +135,7 @@ function asNode(value) {
   const given = record(value);
   if (!given) return null;
   const said = each(given, ["id", "kind", "label", "trace_id", "span_id"], text);
-  const placed = each(given, ["x", "y", "width", "height"], number);
+  const placed = each(given, ["x", "y", "width", "height"], length);
   const times = each(given, ["start_ms", "end_ms"], time);
   if ([said, placed, times].some((part) => Object.values(part).includes(null))) return null;
   const figures = each(given, ["spans", "p50_s", "p95_s", "tokens", "errors"], number);

@@ -77,10 +77,7 @@ export function list(values, one, most, lost) {
     lost.count += 1;
     return [];
   }
-  const made = values
-    .slice(0, most)
-    .map(one)
-    .filter((value) => value !== null);
+  const made = Array.from(values.slice(0, most), one).filter((value) => value !== null);
   lost.count += values.length - made.length;
   return made;
 }
@@ -175,12 +172,27 @@ function asOwner(value) {
   };
 }
 
-/** @param {unknown} value @returns {Series | null} */
-export function asSeries(value) {
-  const given = record(value);
-  const [id, group, label] = [text(given?.["id"]), text(given?.["group"]), text(given?.["label"])];
-  if (!given || id === null || group === null) return null;
-  return { id, group, ...(label !== null && { label }), ...each(given, ["device", "owner", "server"], text) };
+/**
+ * A series that is none keeps its place, without a name: columns are found by it.
+ *
+ * @param {readonly unknown[]} values
+ * @param {Lost} lost
+ * @returns {Series[]}
+ */
+export function asSeries(values, lost) {
+  const made = Array.from(values.slice(0, MOST.series), (value) => {
+    const given = record(value);
+    const [id, group, label] = [text(given?.["id"]), text(given?.["group"]), text(given?.["label"])];
+    if (!given || id === null || group === null) return { id: "", group: "" };
+    return {
+      id,
+      group,
+      ...(label !== null && { label }),
+      ...each(given, ["device", "owner", "server"], text),
+    };
+  });
+  lost.count += values.length - made.filter(({ group }) => group !== "").length;
+  return made;
 }
 
 /**
@@ -218,9 +230,7 @@ export function asSnapshot(value, lost = { count: 0 }) {
   const given = record(value);
   const now_ms = time(given?.["now_ms"]);
   if (given?.["version"] !== 1 || now_ms === null || !Array.isArray(given["series"])) return null;
-  // A series that is none keeps its place: columns are found by it.
-  const series = given["series"].slice(0, MOST.series).map((one) => asSeries(one) ?? { id: "", group: "" });
-  lost.count += given["series"].length - series.filter(({ id }) => id !== "").length;
+  const series = asSeries(given["series"], lost);
   const server = asServer(given["server"]);
   if (given["server"] != null && !server) lost.count += 1;
   const window_s = number(given["window_s"]) ?? 0;

@@ -18,7 +18,7 @@ import { webUrl } from "./picture.js";
 export class Upload {
   button = h(
     "button",
-    { type: "button", class: "ll-button", "data-action": "export" },
+    { type: "button", class: "ll-button", "data-action": "export", disabled: true },
     "Export to Graphistry",
   );
   #title = h("p", { class: "ll-strong" });
