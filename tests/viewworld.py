@@ -23,20 +23,6 @@ from llamatelemetry_jupyter.values import (
 T0 = 1_790_000_000_000_000_000
 MIB = 1024 * 1024
 
-#: Text that breaks pages, terminals or layouts where it is not made harmless.
-HOSTILE = (
-    "<script>alert(1)</script>",
-    '<img src=x onerror="alert(1)">',
-    "\"'><b>&amp;",
-    "\u202egnihtemos\u2066",
-    "\x1b[31mred\x1b[0m",
-    "x" * 10_000,
-    "🦙" * 500,
-    "| a | `b` | $c$",
-    "]]></svg>",
-    "\ud800",
-)
-
 
 class Spans:
     """A SpanSource over rows in memory."""

@@ -16,7 +16,8 @@ const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 
  */
 export function timeTicks(fromMs, toMs, widthPx) {
   const room = Math.max(2, Math.floor(widthPx / 84));
-  const step = (STEPS_S.find((s) => (toMs - fromMs) / 1000 / s <= room) ?? 86400) * 1000;
+  const days = Math.ceil((toMs - fromMs) / 86_400_000 / room);
+  const step = (STEPS_S.find((s) => (toMs - fromMs) / 1000 / s <= room) ?? days * 86400) * 1000;
   // Hours begin where the reader's clock says, also in zones that are off by half an hour.
   const zone = new Date(fromMs).getTimezoneOffset() * 60_000;
   const ticks = [];

@@ -6,12 +6,15 @@
  */
 
 import "./style.css";
+import { ANSWERS } from "./answers.js";
+import { asSnapshot, own, record } from "./believed.js";
 import { Controls } from "./controls.js";
 import { consume, h, hideStatic, setAttribute } from "./dom.js";
 import { TimeAxis } from "./gestures.js";
 import { History } from "./history.js";
-import { Model } from "./model.js";
+import { Model, Refused } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
+import { Strip } from "./strip.js";
 import { spanKind, Theme } from "./theme.js";
 import { Graph } from "./views/graph.js";
 import { Memory } from "./views/memory.js";
@@ -19,7 +22,7 @@ import { Now } from "./views/now.js";
 import { Rates } from "./views/rates.js";
 import { Traces } from "./views/traces.js";
 import { Waterfall } from "./views/waterfall.js";
-import { asSnapshot, decode } from "./wire.js";
+import { decode } from "./wire.js";
 
 /** @import { AnyModel, OnProgress } from "./model.js" */
 /** @import { Device, Server, Span, Totals } from "./types.js" */
@@ -46,6 +49,8 @@ import { asSnapshot, decode } from "./wire.js";
 const QUIET_S = 5;
 /** The shortest range that can be looked at: samples are no nearer than that. */
 const LEAST_MS = 50;
+/** What to type when something cannot be shown. */
+const AGAIN = "%llama dashboard";
 /** A snapshot is asked for at most this often. */
 const ASK_MS = 5000;
 
@@ -53,6 +58,8 @@ const ASK_MS = 5000;
 class Live {
   history = new History();
   heardAt = performance.now();
+  /** What came and could not be read, since the last snapshot that could. */
+  lost = { count: 0 };
   /** @type {Set<() => void>} */
   #views = new Set();
   #asked = Number.NEGATIVE_INFINITY;
@@ -75,9 +82,20 @@ class Live {
     signal.addEventListener("abort", () => this.#views.delete(changed), { once: true });
   }
 
+  /** @param {number} count Parts of what came could not be read: the page says so. */
+  missed(count) {
+    this.lost.count += count;
+    for (const changed of this.#views) changed();
+  }
+
   #load() {
-    const snapshot = asSnapshot(this.#model.snapshot);
+    const given = this.#model.snapshot;
+    const lost = { count: 0 };
+    const snapshot = asSnapshot(given, lost);
+    // Before Python fills it, the trait is empty.
+    if (!snapshot && Object.keys(record(given) ?? { strange: true }).length > 0) this.missed(1);
     if (!snapshot) return;
+    this.lost = lost;
     this.heardAt = performance.now();
     this.history.load(snapshot, this.#model.seq);
     for (const changed of this.#views) changed();
@@ -88,7 +106,9 @@ class Live {
    * @param {readonly DataView[]} buffers
    */
   #receive(content, buffers) {
-    const message = decode(content, buffers);
+    const lost = { count: 0 };
+    const message = decode(content, buffers, lost);
+    if (lost.count > 0) this.missed(lost.count);
     if (!message) return;
     this.heardAt = performance.now();
     this.history.apply(message);
@@ -133,7 +153,17 @@ function show(live, model, el, signal) {
     signal,
     visible,
     redraw: () => schedule(),
-    request: (op, args, onProgress) => model.request(op, args, onProgress),
+    request: async (op, args, onProgress) => {
+      const answer = await model.request(op, args, onProgress);
+      const check = own(ANSWERS, op);
+      if (!check) return answer;
+      const lost = { count: 0 };
+      const made = check(answer, lost);
+      if (lost.count > 0) live.missed(lost.count);
+      if (made === null)
+        throw new Refused(`the kernel's answer to "${op}" has a shape that is not known here`, AGAIN);
+      return made;
+    },
     onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
     onShow: ({ span_id, start_ms, end_ms }) => {
       const half = Math.max(store.view.windowMs, (end_ms - start_ms) * 1.2) / 2;
@@ -166,7 +196,16 @@ function show(live, model, el, signal) {
     ),
   );
   const controls = new Controls(shared, history, tabs, now.line, () => schedule());
-  root.append(now.el, controls.el, ...pages);
+  const strip = new Strip(signal);
+  root.append(now.el, strip.el, controls.el, ...pages);
+  let told = "";
+  /** Say what is missing on the page; the reader may take that away until it is something else. @param {string} what */
+  const tell = (what) => {
+    if (what === told) return;
+    told = what;
+    if (what === "") strip.clear();
+    else strip.show(new Refused(what, AGAIN));
+  };
 
   let later = 0;
   const draw = () => {
@@ -201,13 +240,24 @@ function show(live, model, el, signal) {
       paused,
       quietS: quietS > QUIET_S && !model.recorded ? Math.floor(quietS) : null,
     };
-    now.render(frame);
+    const { count } = live.lost;
+    const notes = count > 0 ? [`${count} of what the kernel sent could not be read and is not shown`] : [];
+    /** What breaks takes nothing else with it. @param {View} view */
+    const part = (view) => {
+      try {
+        view.render(frame);
+      } catch (error) {
+        notes.push(`${view.el.getAttribute("aria-label") ?? "a part"} could not be drawn: ${error}`);
+      }
+    };
+    part(now);
     controls.render();
     tabs.forEach((tab, i) => {
       const page = pages[i];
       if (page) page.hidden = tab.id !== store.view.tab;
-      if (tab.id === store.view.tab) for (const view of tab.views) view.render(frame);
+      if (tab.id === store.view.tab) tab.views.forEach(part);
     });
+    tell(notes.join("; "));
     setAttribute(root, "data-seq", history.seq);
     setAttribute(root, "data-rows", history.t.length);
     setAttribute(root, "data-drawn", theme.dark ? "dark" : "light");

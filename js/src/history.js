@@ -6,7 +6,7 @@
  */
 
 import { lastAt } from "./levels.js";
-import { layoutOf, time } from "./wire.js";
+import { layoutOf } from "./wire.js";
 
 /** @import { Device, Frame, Message, Server, Series, Snapshot, Span, SpansUpdate, Totals } from "./types.js" */
 
@@ -20,6 +20,7 @@ const MAX_SPANS = 400;
 const SAME_MS = 20;
 const OVERTAKEN_MS = 5000;
 const COARSE_MS = 1500;
+const LEAP_MS = 3_600_000;
 
 export class History {
   /** @type {readonly Series[]} */
@@ -57,6 +58,7 @@ export class History {
   /** True once a frame came whose columns are not ours: only a new snapshot helps. */
   needsSnapshot = false;
   #stateSeq = -1;
+  #movedAt = 0;
 
   /**
    * The trait's or a message's snapshot.
@@ -74,7 +76,7 @@ export class History {
       this.totals = snapshot.totals ?? this.totals;
       this.server = snapshot.server ?? null;
       this.devices = snapshot.devices ?? [];
-      this.sinceMs = time(snapshot.since_ms);
+      this.sinceMs = snapshot.since_ms ?? null;
       this.titles = snapshot.titles ?? {};
       this.needsSnapshot = false;
     }
@@ -87,7 +89,8 @@ export class History {
     this.windowMs = (snapshot.window_s || 120) * 1000;
     this.#reach(snapshot);
     this.#merge(snapshot);
-    this.#advance(snapshot.now_ms);
+    this.nowMs = Math.max(this.nowMs, snapshot.now_ms);
+    this.#movedAt = Date.now();
   }
 
   /**
@@ -139,6 +142,10 @@ export class History {
       const at = row * (frame.width + 1);
       const t = frame.data[at] ?? Number.NaN;
       if (!(t > (this.t.at(-1) ?? 0))) continue;
+      if (this.#leaps(t)) {
+        this.needsSnapshot = true; // it has the kernel's own time
+        continue;
+      }
       this.t.push(t);
       for (let column = 0; column < frame.width; column++) {
         const value = frame.data[at + 1 + column] ?? Number.NaN;
@@ -265,8 +272,19 @@ export class History {
     }
   }
 
-  /** @param {number} tMs */
+  /**
+   * Time goes on, but not by leaps: spans come from other programs, too, whose clocks may be years ahead.
+   *
+   * @param {number} tMs
+   */
   #advance(tMs) {
-    if (tMs > this.nowMs) this.nowMs = tMs;
+    if (tMs <= this.nowMs || this.#leaps(tMs)) return;
+    this.nowMs = tMs;
+    this.#movedAt = Date.now();
+  }
+
+  /** @param {number} tMs */
+  #leaps(tMs) {
+    return this.nowMs > 0 && tMs > this.nowMs + (Date.now() - this.#movedAt) + LEAP_MS;
   }
 }

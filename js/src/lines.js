@@ -1,8 +1,10 @@
 /** The list of traces, one line each: told by Python as columns, and made of the spans that come live. */
 
+import { list, MOST, number, record, text, time } from "./believed.js";
 import { plain } from "./format.js";
 import { spanKind } from "./theme.js";
 
+/** @import { Lost } from "./believed.js" */
 /** @import { Span } from "./types.js" */
 
 /**
@@ -17,24 +19,42 @@ import { spanKind } from "./theme.js";
 
 /** Columns of text, which come as places in a table. */
 const TEXTS = new Set(["name", "model", "cell", "error_type"]);
+const FIGURES = ["calls", "input_tokens", "output_tokens", "ttft_s", "decode_tokens_per_s", "energy_j"];
 /** Characters of a cell's id, as in Python (views/traces.py). */
 const CELL = 8;
 
 /**
  * The lines of an answer of the operation "traces".
  *
- * @param {any} answer
- * @returns {Line[]}
+ * @param {unknown} answer
+ * @param {Lost} [lost]
+ * @returns {Line[] | null}
  */
-export function decodeLines(answer) {
-  const { texts, ...columns } = answer;
-  const entries = Object.entries(columns);
-  return columns.trace_id.map((/** @type {string} */ _id, /** @type {number} */ i) =>
-    finished(
-      Object.fromEntries(
-        entries.map(([key, values]) => [key, TEXTS.has(key) ? texts[values[i]] : values[i]]),
-      ),
-    ),
+export function decodeLines(answer, lost = { count: 0 }) {
+  const { texts, ...columns } = record(answer) ?? {};
+  if (!Array.isArray(columns["trace_id"])) return null;
+  const value = (/** @type {string} */ key, /** @type {number} */ i) => columns[key]?.[i];
+  return list(
+    columns["trace_id"].map((_, i) => i),
+    (i) => {
+      const [trace_id, span_id] = [text(value("trace_id", i)), text(value("span_id", i))];
+      const [start_ms, end_ms] = [time(value("start_ms", i)), time(value("end_ms", i))];
+      if (!trace_id || !span_id || start_ms === null || end_ms === null) return null;
+      const flags = { complete: value("complete", i) === true, failed: value("failed", i) === true };
+      const figures = Object.fromEntries(FIGURES.map((key) => [key, number(value(key, i))]));
+      const words = Object.fromEntries([...TEXTS].map((key) => [key, text(texts?.[value(key, i)])]));
+      return finished({
+        trace_id,
+        span_id,
+        start_ms,
+        end_ms: Math.max(start_ms, end_ms),
+        ...flags,
+        ...figures,
+        ...words,
+      });
+    },
+    MOST.lines,
+    lost,
   );
 }
 

@@ -1,5 +1,6 @@
 /** A graph as Python sends it (llamatelemetry_jupyter/views/diagram.py), in words and in places; no page is needed here. */
 
+import { own } from "./believed.js";
 import { count, duration, plain } from "./format.js";
 import { NODES, SPANS } from "./theme.js";
 
@@ -28,7 +29,7 @@ const READABLE = 0.62;
 
 /** @param {GraphNode} node @returns {SpanLook} */
 export function lookOf({ kind }) {
-  return NODES[kind] ?? SPANS[kind] ?? /** @type {SpanLook} */ (SPANS["other"]);
+  return own(NODES, kind) ?? own(SPANS, kind) ?? /** @type {SpanLook} */ (SPANS["other"]);
 }
 
 /** @param {GraphNode} node @returns {(string | false)[]} What is known of a node, in words. */

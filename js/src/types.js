@@ -47,7 +47,7 @@
  * }} WholeSpan With what the operations "trace" and "span" tell (views/traces.py).
  *
  * @typedef {{
- *   version: number, now_ms: number, window_s: number, since_ms?: number | null, server: Server | null, totals: Totals,
+ *   version: number, now_ms: number, window_s: number, since_ms?: number | null, server: Server | null, totals: Totals | null,
  *   devices: Device[], series: Series[],
  *   points: { t_ms: number[], values: (number | null)[][] }, spans: Span[], titles?: Record<string, unknown>,
  * }} Snapshot

@@ -1,5 +1,6 @@
 /** Sending a graph away in two steps: what would go where, and only after a yes the rows and the link. */
 
+import { own } from "./believed.js";
 import { consume, h, setText } from "./dom.js";
 import { count, plain } from "./format.js";
 import { BUSY, late } from "./late.js";
@@ -17,7 +18,7 @@ import { webUrl } from "./picture.js";
 export class Upload {
   button = h(
     "button",
-    { type: "button", class: "ll-button", "data-action": "export" },
+    { type: "button", class: "ll-button", "data-action": "export", disabled: true },
     "Export to Graphistry",
   );
   #title = h("p", { class: "ll-strong" });
@@ -79,7 +80,11 @@ export class Upload {
       setText(this.#title, `To ${plain(plan.host)}, as a private graph:`);
       this.#list.replaceChildren(
         ...Object.entries(plan.rows).map(([name, rows]) =>
-          h("li", {}, `${count(rows)} ${plain(name)}: ${(plan.columns[name] ?? []).map(plain).join(", ")}`),
+          h(
+            "li",
+            {},
+            `${count(rows)} ${plain(name)}: ${(own(plan.columns, name) ?? []).map(plain).join(", ")}`,
+          ),
         ),
         h("li", {}, `left out: ${plan.left_out.map(plain).join(", ")}`),
       );

@@ -3,36 +3,63 @@
  * a lost or torn message costs a moment of the picture, not the picture.
  */
 
-/** @import { Message, Series, Snapshot } from "./types.js" */
+import {
+  asDevices,
+  asServer,
+  asSnapshot,
+  asSpan,
+  asTotals,
+  list,
+  MOST,
+  number,
+  record,
+  time,
+} from "./believed.js";
+
+/** @import { Lost } from "./believed.js" */
+/** @import { Message, Series } from "./types.js" */
+
+const MESSAGES = new Set(["frame", "spans", "snapshot"]);
 
 /**
  * @param {unknown} content
  * @param {readonly (DataView | ArrayBuffer | ArrayBufferView)[]} [buffers]
+ * @param {Lost} [lost] what does not fit is counted here
  * @returns {Message | null}
  */
-export function decode(content, buffers = []) {
-  if (!isRecord(content) || typeof content.seq !== "number") return null;
-  const { seq } = content;
-  switch (content.type) {
-    case "frame":
-      return frame(content, seq, buffers[0]);
-    case "spans":
-      return {
-        type: "spans",
-        seq,
-        spans: Array.isArray(content.spans) ? content.spans : [],
-        totals: isRecord(content.totals) ? /** @type {any} */ (content.totals) : null,
-        server: "server" in content ? /** @type {any} */ (content.server) : undefined,
-        devices: Array.isArray(content.devices) ? content.devices : null,
-        sinceMs: "since_ms" in content ? time(content.since_ms) : undefined,
-      };
-    case "snapshot": {
-      const snapshot = asSnapshot(content.snapshot);
-      return snapshot && { type: "snapshot", seq, snapshot };
-    }
-    default:
-      return null;
+export function decode(content, buffers = [], lost = { count: 0 }) {
+  const given = record(content);
+  const seq = number(given?.["seq"]);
+  if (!given || !MESSAGES.has(given["type"])) return null;
+  const message = seq === null ? null : read(given, seq, buffers, lost);
+  if (!message) lost.count += 1;
+  return message;
+}
+
+/**
+ * @param {Record<string, any>} given
+ * @param {number} seq
+ * @param {readonly (DataView | ArrayBuffer | ArrayBufferView)[]} buffers
+ * @param {Lost} lost
+ * @returns {Message | null}
+ */
+function read(given, seq, buffers, lost) {
+  if (given["type"] === "frame") return frame(given, seq, buffers[0]);
+  if (given["type"] === "snapshot") {
+    const snapshot = asSnapshot(given["snapshot"], lost);
+    return snapshot && { type: "snapshot", seq, snapshot };
   }
+  const server = asServer(given["server"]);
+  if (given["server"] != null && !server) lost.count += 1;
+  return {
+    type: "spans",
+    seq,
+    spans: list(given["spans"], asSpan, MOST.spans, lost),
+    totals: asTotals(given["totals"]),
+    server: server ?? (given["server"] === null ? null : undefined),
+    devices: Array.isArray(given["devices"]) ? asDevices(given["devices"], lost) : null,
+    sinceMs: "since_ms" in given ? time(given["since_ms"]) : undefined,
+  };
 }
 
 /**
@@ -42,14 +69,16 @@ export function decode(content, buffers = []) {
  * @returns {Message | null}
  */
 function frame(content, seq, buffer) {
-  const rows = content.rows;
-  if (buffer === undefined || typeof rows !== "number" || !Number.isInteger(rows) || rows < 1) return null;
+  const rows = content["rows"];
+  if (!isBuffer(buffer) || typeof rows !== "number" || !Number.isInteger(rows) || rows < 1) return null;
   const data = float64(buffer);
   const width = data.length / rows - 1;
   if (!Number.isInteger(width) || width < 0) return null;
-  const layout = typeof content.layout === "number" ? content.layout : null;
-  return { type: "frame", seq, layout, rows, width, data };
+  return { type: "frame", seq, layout: number(content["layout"]), rows, width, data };
 }
+
+/** @param {unknown} value @returns {value is ArrayBuffer | ArrayBufferView} */
+const isBuffer = (value) => value instanceof ArrayBuffer || ArrayBuffer.isView(value);
 
 /**
  * Little-endian doubles at any offset: a widget's buffer is a view that need not be aligned.
@@ -65,20 +94,6 @@ export function float64(buffer) {
   return out;
 }
 
-/** @param {unknown} value @returns {number | null} */
-export function time(value) {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-/**
- * @param {unknown} value
- * @returns {Snapshot | null}
- */
-export function asSnapshot(value) {
-  if (!isRecord(value) || value.version !== 1 || !Array.isArray(value.series)) return null;
-  return /** @type {any} */ (value);
-}
-
 /**
  * CRC-32 of the series' ids joined by newlines (Python: `zlib.crc32`): which list a frame's columns belong to.
  *
@@ -91,12 +106,4 @@ export function layoutOf(series) {
     for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb88320 & -(crc & 1));
   }
   return ~crc >>> 0;
-}
-
-/**
- * @param {unknown} value
- * @returns {value is Record<string, unknown>}
- */
-function isRecord(value) {
-  return typeof value === "object" && value !== null;
 }

@@ -3,8 +3,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { asSnapshot } from "../src/believed.js";
 import { History } from "../src/history.js";
-import { asSnapshot, decode, float64, layoutOf } from "../src/wire.js";
+import { decode, float64, layoutOf } from "../src/wire.js";
 
 // Checked against llamatelemetry_jupyter/feed.py by tests/test_feed.py.
 const fixture = JSON.parse(readFileSync(new URL("frame.json", import.meta.url), "utf8"));

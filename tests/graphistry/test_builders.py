@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from viewworld import HOSTILE, T0, hostile, trace
+from hostile import WORDS
+from viewworld import T0, hostile, trace
 
 from llamatelemetry_jupyter.graphistry import summary
 from llamatelemetry_jupyter.graphistry.builders import label, session_graph, trace_tree
@@ -71,7 +72,7 @@ def test_labels_hold_no_folders():
     assert label("notebook cell") == "notebook cell"
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_names_are_only_shortened(word):
     rows = hostile(trace(1, 0), word)
     assert trace_tree(rows).nodes["label"].str.len().max() <= 200

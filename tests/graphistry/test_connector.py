@@ -8,7 +8,8 @@ import threading
 from dataclasses import replace
 
 import pytest
-from viewworld import HOSTILE, trace
+from hostile import WORDS
+from viewworld import trace
 
 from llamatelemetry_jupyter.errors import ExportError
 from llamatelemetry_jupyter.graphistry import connector
@@ -82,7 +83,7 @@ def test_a_trace_of_one_span_is_sent_too(hub):
     assert [str(t) for t in edges.schema.types] == ["string", "string", "string", "int64", "double", "double"]
 
 
-@pytest.mark.parametrize("word", HOSTILE[:5])
+@pytest.mark.parametrize("word", WORDS[:5])
 def test_labels_are_harmless_on_the_servers_page(hub, word):
     rows = [replace(row, name=word) for row in trace(1, 0)]
     plan = prepare(trace_tree(rows))

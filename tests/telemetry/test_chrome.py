@@ -9,9 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hostile import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from viewworld import HOSTILE, MIB, T0, Memory, host, hostile, server, trace
+from viewworld import MIB, T0, Memory, host, hostile, server, trace
 
 from llamatelemetry_jupyter.telemetry import chrome
 from llamatelemetry_jupyter.values import SpanRow
@@ -104,7 +105,7 @@ def test_whatever_overlaps_no_lane_has_two_that_cross(made):
 
 
 def test_other_peoples_text_is_valid_json_and_stays_text(tmp_path):
-    for word in HOSTILE:
+    for word in WORDS:
         found = written(tmp_path / "t.json", hostile(trace(1, 8), word))
         assert len(slices(found)) == 5
 

@@ -4,7 +4,8 @@ import json
 import shlex
 
 import pytest
-from viewworld import HOSTILE, T0
+from hostile import WORDS
+from viewworld import T0
 
 from llamatelemetry_jupyter.telemetry import content, semconv
 from llamatelemetry_jupyter.values import SpanRow
@@ -65,7 +66,7 @@ def test_what_is_no_request_has_none():
     assert asked(operation=["chat"]) is None
 
 
-@pytest.mark.parametrize("word", [*HOSTILE, "'; touch /tmp/pwned; '", "$(id)", "\x7f\x9b2J", float("nan")])
+@pytest.mark.parametrize("word", [*WORDS, "'; touch /tmp/pwned; '", "$(id)", "\x7f\x9b2J", float("nan")])
 def test_no_word_leaves_its_quotes(word):
     recorded = json.dumps([{"role": "user", "parts": [{"type": "text", "content": word}]}])
     made = asked(server=f"<{word}", model=str(word), **{semconv.INPUT_MESSAGES: recorded, "gen_ai.request.seed": word})

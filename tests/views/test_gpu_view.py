@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from viewworld import HOSTILE
+from hostile import WORDS
 
 from llamatelemetry_jupyter.gpu.card import CardState
 from llamatelemetry_jupyter.gpu.nvml import Reading
@@ -68,7 +68,7 @@ def test_owners_say_how_they_are_known():
     ]
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_names_are_harmless(word):
     owners = (OwnerBytes("GPU-0", "other", GIB, None, 9, word),)
     view = gpu_view([card(0, word)], [sample("GPU-0", *owners), sample(word, *owners)], [word])

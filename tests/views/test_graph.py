@@ -4,7 +4,8 @@ import json
 import re
 
 import pytest
-from viewworld import HOSTILE, drawn, hostile, trace, words
+from hostile import WORDS
+from viewworld import drawn, hostile, trace, words
 
 from llamatelemetry_jupyter.graphistry import summary
 from llamatelemetry_jupyter.graphistry.builders import session_graph, trace_tree
@@ -77,7 +78,7 @@ def test_a_drawing_says_what_it_is_and_links_only_to_the_web():
     assert "<a " not in Drawing(frames, "javascript:alert(1)")._repr_html_()
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_names(word):
     check(graph_html(trace_tree(hostile([r for n in range(1, 5) for r in trace(n, n)], word))))
     check(graph_html(trace_tree(hostile([r for n in range(1, 150) for r in trace(n, n)], word))))
@@ -128,7 +129,7 @@ def test_a_failed_sessions_picture_says_so_in_words():
     assert "ServerError" in said
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_names_in_a_session(word):
     html = graph_html(session_graph(hostile([r for n in range(1, 5) for r in trace(n, n)], word)))
     drawn(html)
@@ -136,7 +137,7 @@ def test_hostile_names_in_a_session(word):
     assert len(html) < 150_000
 
 
-@pytest.mark.parametrize("word", [*HOSTILE, "smollm2"])
+@pytest.mark.parametrize("word", [*WORDS, "smollm2"])
 @pytest.mark.parametrize("make", [summary.session, summary.trace])
 def test_what_the_widget_draws_is_json_of_bounded_size(make, word):
     rows = [r for n in range(1, 90) for r in trace(n, n * 3, calls=2)]

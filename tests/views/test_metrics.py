@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from viewworld import HOSTILE
+from hostile import WORDS
 
 from llamatelemetry_jupyter.telemetry.metrics import Point
 from llamatelemetry_jupyter.views.metrics import metrics_frame, metrics_table
@@ -39,7 +39,7 @@ def test_a_metric_reads_as_people_read_numbers(point, shown):
     assert cells(point) == shown
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", WORDS)
 def test_names_and_attributes_of_others_are_harmless(text):
     table = metrics_table([Point(text, text, "gauge", {text: text}, 1.0)])
     html = table._repr_html_()

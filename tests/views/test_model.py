@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from viewworld import HOSTILE, MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
+from hostile import WORDS
+from viewworld import MIB, T0, Memory, Spans, handle, host, hostile, server, session, trace
 
 from llamatelemetry_jupyter.telemetry.figures import figure
 from llamatelemetry_jupyter.values import DeviceSample, EngineBuffer, OwnerBytes, Samples, ServerSample, ServerStatus
@@ -201,7 +202,7 @@ def test_a_hundred_thousand_spans_and_sixteen_gpus_fit():
     assert len(made["points"]["t_ms"]) >= 40
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_text_stays_small(word):
     rows = hostile([row for n in range(1, 60) for row in trace(n, n * 2)], word)
     devices = [

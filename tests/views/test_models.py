@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from viewworld import HOSTILE, drawn, words
+from hostile import WORDS
+from viewworld import drawn, words
 
 from llamatelemetry_jupyter.models.demand import Demand
 from llamatelemetry_jupyter.models.header import GGUFHeader, Part, TensorInfo
@@ -63,7 +64,7 @@ def test_a_model_is_shown_with_its_layers_windows_and_parts():
     assert re.search(r"attention +6 +3,145,728 +F16 +6.0 MiB", text)
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_a_files_texts_are_shown_and_nothing_more(word):
     made = header(word)
     view = model_view(made, shape_of(made), Demand(8192))

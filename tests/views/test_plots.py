@@ -4,7 +4,8 @@ import dataclasses
 import json
 
 import pytest
-from viewworld import HOSTILE, T0, Memory, Spans, session, trace
+from hostile import WORDS
+from viewworld import T0, Memory, Spans, session, trace
 
 from llamatelemetry_jupyter.telemetry.sessions import Run
 from llamatelemetry_jupyter.views import plots, theme
@@ -103,7 +104,7 @@ def test_without_data_a_figure_says_what_to_type():
         assert says in texts(figure)
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", WORDS)
 def test_other_peoples_text_has_no_markup(text):
     rows = [dataclasses.replace(row, name=f"chat {text}", model=text) for row in trace(1, 0)]
     for figure in (plots.latency(rows), plots.waterfall(rows), plots.compare([run(text, ttft_s=1.0)] * 2)):

@@ -5,7 +5,8 @@ from dataclasses import replace
 from html import unescape
 
 import pytest
-from viewworld import HOSTILE, T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
+from hostile import WORDS
+from viewworld import T0, Memory, Spans, drawn, handle, host, hostile, server, session, trace, words
 
 from llamatelemetry_jupyter.graphistry import summary
 from llamatelemetry_jupyter.values import ServerStatus
@@ -121,7 +122,7 @@ def test_a_trace_larger_than_the_picture_is_cut_and_says_so():
     assert "more not drawn" in words(html)
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_text_is_shown_as_text(word):
     rows = hostile([row for n in range(1, 30) for row in trace(n, n)], word)
     status = ServerStatus("default", "crashed", word, word, 0.5, word, word)

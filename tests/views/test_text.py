@@ -5,7 +5,8 @@ from dataclasses import replace
 from html import unescape
 
 import pytest
-from viewworld import HOSTILE, hostile, trace
+from hostile import WORDS
+from viewworld import hostile, trace
 
 from llamatelemetry_jupyter.telemetry.figures import figure
 from llamatelemetry_jupyter.telemetry.semconv import ENERGY_PER_TOKEN, ENERGY_SOURCE, UTIL_MEAN
@@ -89,7 +90,7 @@ def test_nothing_yet_says_what_to_type():
         assert "%llama chat" in shown._repr_html_()
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_hostile_text(word):
     rows = hostile(trace(1, 0), word)
     for shown in (spans_table(rows), trace_tree(rows)):

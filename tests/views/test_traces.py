@@ -5,7 +5,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from viewworld import HOSTILE, MIB, T0, Memory, host, trace
+from hostile import WORDS
+from viewworld import MIB, T0, Memory, host, trace
 
 from llamatelemetry_jupyter import operations
 from llamatelemetry_jupyter.errors import CommandError
@@ -126,7 +127,7 @@ def test_ten_thousand_traces_are_told_at_once(store):
     assert len(json.dumps(made)) < 2_000_000
 
 
-@pytest.mark.parametrize("word", HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_no_text_breaks_the_list(store, word):
     fill(store, [replace(row, model=word, cell_id=word, error_type=word, status="error") for row in trace(1, 8)])
     store.append(SpanRow("f" * 32, "1" * 16, None, word, "internal", T0, T0 + 1))

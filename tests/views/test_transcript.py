@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict
 
 import pytest
-import viewworld as world
+from hostile import WORDS
 
 from llamatelemetry_jupyter.conversation import Said
 from llamatelemetry_jupyter.views import transcript
@@ -55,7 +55,7 @@ def test_figures_that_are_not_known_are_left_out():
     assert transcript.static_text(turns("Why?", "Because.", **none)) == "You: Why?\n\nModel: Because."
 
 
-@pytest.mark.parametrize("word", world.HOSTILE)
+@pytest.mark.parametrize("word", WORDS)
 def test_what_others_wrote_is_text(word):
     made = turns(word, word, model=word, state="failed", error={"what": word, "hint": word})
     html = transcript.static_html(made)

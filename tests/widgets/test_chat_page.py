@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hostile import LIVE, SAFE
 from rig import Watched, to_html
 
 pytestmark = [pytest.mark.browser, pytest.mark.engine]
@@ -15,15 +16,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.engine]
 PICTURES = os.environ.get("PICTURES")
 START = "%load_ext llamatelemetry\n%llama start --ctx 2048"
 SEA = "Tell me about the sea."
-#: As many ways to run something as the tests of the pure parts know.
-CORPUS = re.findall(
-    r'^  (["\'])(.*)\1,$',
-    re.search(
-        r"const HOSTILE = \[\n(.*?)\n\];", (Path(__file__).parents[2] / "js/test/chat.test.mjs").read_text(), re.DOTALL
-    )[1],
-    re.MULTILINE,
-)
-CANARY = "() => window.pwned === undefined && !document.querySelector('.ll-chat :is(script, img, svg, iframe, style, form, input[name], base, meta, object, embed, math)')"
 #: What hangs out of the chat.
 OUTSIDE = """() => { const root = document.querySelector('.ll-chat'), frame = root.getBoundingClientRect(), out = [];
     for (const e of root.querySelectorAll('*')) { const r = e.getBoundingClientRect();
@@ -243,9 +235,9 @@ def test_stop_works_on_kaggles_kernel_and_a_busy_one_says_so(chat):
 
 
 def test_nothing_that_a_model_or_a_user_writes_runs(chat, browser):
+    """In the notebook and in its saved page; every field of a turn is in test_hostile_text.py."""
     book, root = chat()
-    attacks = [json.loads(f'"{text}"') if quote == '"' else text.replace('\\\\"', '\\"') for quote, text in CORPUS]
-    assert len(attacks) > 30
+    attacks = [word for word in SAFE if len(word) < 200][::5]
     book.kernel(
         TURNS
         + f"""
@@ -257,32 +249,7 @@ talk._changed()
 """
     )
     root.locator(f'[data-turn="{1001 + 2 * len(attacks) - 2}"]').wait_for()
-    assert book.page.evaluate(CANARY)
-    # And once more while it is being written, a few characters at a time.
-    book.kernel(
-        TURNS
-        + f"""
-turn = Said(5000, 'assistant', '', state='running')
-talk.turns.append(turn)
-talk._changed()
-for attack in {attacks!r}:
-    for at in range(0, len(attack) + 2, 5):
-        turn.seq += 1
-        turn.text += (attack + '\\n\\n')[at:at + 5]
-        panel.piece({{'type': 'piece', 'turn': 5000, 'seq': turn.seq, 'text': (attack + '\\n\\n')[at:at + 5],
-            'reasoning': attack[at:at + 5], 'tokens': 1, 'progress': None}})
-"""
-    )
-    book.page.wait_for_timeout(500)
-    assert book.page.evaluate(CANARY)
-    links = book.page.evaluate(
-        "() => [...document.querySelectorAll('.ll-chat .ll-said a[href]')].map(a => [a.href, a.rel, a.target])"
-    )
-    assert links
-    assert all(
-        re.match(r"https?://", href) and rel.startswith("noopener noreferrer") and target == "_blank"
-        for href, rel, target in links
-    )
+    assert book.page.evaluate(LIVE, ".ll-chat") == []
     root.locator(".ll-log").hover()
     shoot(root, "hostile")
     # Messages and states that are none leave the widget as it is.
@@ -290,7 +257,7 @@ for attack in {attacks!r}:
     book.kernel(
         TURNS
         + """
-for strange in (None, 5, 'x', [], {}, {'type': 'piece'}, {'type': 'piece', 'turn': 5000, 'seq': 'x', 'text': {}},
+for strange in (None, 5, 'x', [], {}, {'type': 'piece'}, {'type': 'piece', 'turn': 1001, 'seq': 'x', 'text': {}},
                 {'type': 'reply'}, {'type': 'reply', 'id': {}}, {'type': 'piece', 'turn': {}, 'seq': 10**400, 'text': 'x'}):
     try: panel._widget.send(strange)
     except Exception as error: print(type(error))
@@ -304,7 +271,7 @@ panel._widget.turns = [{}, {'id': 'x'}, *panel.conversation.shown()]
     html = to_html(book.save())
     kept = browser.open_file(html)
     kept.page.wait_for_timeout(300)
-    assert kept.page.evaluate("() => window.pwned") is None
+    assert kept.page.evaluate(LIVE, ".jp-OutputArea-output") == []
     assert kept.page.get_by_text(attacks[0]).count()
     kept.close()
 

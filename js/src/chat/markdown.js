@@ -27,6 +27,8 @@ export const isWeb = (href) => /^https?:\/\/[^\s"'<>`\\]+$/i.test(href);
 const marked = new Marked({
   gfm: true,
   renderer: {
+    // After an inline <script>, <pre> or <code> marked passes text on as it is, for it lets that tag through: we don't.
+    text: (token) => ("escaped" in token && token.escaped ? escaped(token.text) : false),
     html: ({ text, block }) => (block ? asWritten(text) : escaped(text)),
     image: ({ text }) => escaped(text ? `[image: ${text}]` : "[image]"),
     link({ href, tokens }) {

@@ -1,6 +1,7 @@
 /** Memory of one device, stacked by owner; the list beside it names every owner's bytes at the cursor or now. */
 
 import { valueTicks } from "../axis.js";
+import { own } from "../believed.js";
 import { cut, maximum, split, stack } from "../columns.js";
 import { consume, h, keyed, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, clock, NA, percent, plain, since } from "../format.js";
@@ -364,7 +365,7 @@ function process({ pid, process: name }) {
 
 /** @param {string} owner */
 function label(owner) {
-  return OWNERS[owner]?.label ?? owner;
+  return own(OWNERS, owner)?.label ?? owner;
 }
 
 /**

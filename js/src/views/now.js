@@ -1,5 +1,6 @@
 /** The header: which model, in what state, how fast, how full, and what it all came to. */
 
+import { own } from "../believed.js";
 import { cut, maximum, total } from "../columns.js";
 import { consume, h, setAttribute, setText } from "../dom.js";
 import { count, duration, NA, percent, plain, rate, since } from "../format.js";
@@ -158,7 +159,7 @@ export class Now {
         ? "generating"
         : plain(server.state);
     setText(this.#state, word);
-    setText(this.#sign, STATES[word] ?? "\u25cb");
+    setText(this.#sign, own(STATES, word) ?? "\u25cb");
     setAttribute(this.el, "data-state", word);
     setText(this.#model, server ? plain(server.model ?? server.name) : "llamatelemetry");
     setAttribute(this.#model, "title", server?.model ? plain(server.model) : null);

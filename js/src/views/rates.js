@@ -1,6 +1,7 @@
 /** A panel of lines over time: tokens per second, or slots. */
 
 import { valueTicks } from "../axis.js";
+import { own } from "../believed.js";
 import { cut, maximum } from "../columns.js";
 import { h, keyed, setText } from "../dom.js";
 import { count, plain, rate } from "../format.js";
@@ -121,5 +122,5 @@ export class Rates {
 /** @param {Series} series @returns {LineLook} */
 function lineOf(series) {
   const last = series.id.slice(series.id.lastIndexOf("/") + 1);
-  return LINES[last] ?? { ...UNKNOWN, label: plain(series.label ?? last) };
+  return own(LINES, last) ?? { ...UNKNOWN, label: plain(series.label ?? last) };
 }

@@ -1,5 +1,6 @@
 /** One span in full: its times, figures, attributes, events and links, and what can be taken along. */
 
+import { own } from "../believed.js";
 import { h, setAttribute, setFacts, setText } from "../dom.js";
 import { bytes, count, duration, plain } from "../format.js";
 import { describe } from "./waterfall.js";
@@ -88,7 +89,10 @@ export class SpanDetails {
         h(
           "dd",
           {},
-          ...this.#value(typeof value === "string" ? value : JSON.stringify(value), span.cut?.[name]),
+          ...this.#value(
+            typeof value === "string" ? value : JSON.stringify(value),
+            own(span.cut ?? {}, name),
+          ),
         ),
       ]);
     this.#list.replaceChildren(...shown);
@@ -178,7 +182,7 @@ export class SpanDetails {
  * @returns {[string, unknown][]}
  */
 function listed(span, name, value) {
-  const kind = BESIDE[name];
+  const kind = own(BESIDE, name);
   if (!kind || !Array.isArray(value)) return [[name, value]];
   return value.map((one) => {
     const { name: said, t_ns, ...rest } = one ?? {};

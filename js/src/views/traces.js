@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { History } from "../history.js";
-import { decodeLines, Lines } from "../lines.js";
+import { Lines } from "../lines.js";
 import { Store } from "../store.js";
 import { Strip } from "../strip.js";
 import { Lanes } from "./lanes.js";
@@ -11,6 +11,7 @@ import { TraceList } from "./tracelist.js";
 import { TraceTree } from "./tracetree.js";
 
 /** @import { Frame, Shared } from "../dashboard.js" */
+/** @import { Line } from "../lines.js" */
 /** @import { Span, WholeSpan } from "../types.js" */
 
 /** @typedef {{ number: number, spans: WholeSpan[], history: History }} Whole An answer of the operation "trace". */
@@ -162,10 +163,12 @@ export class Traces {
     listed.busy = false;
     listed.total = total;
     if (answer) {
-      const lines = decodeLines(answer);
-      this.#lines.told(lines);
+      this.#lines.told(answer);
       listed.answered = true;
-      listed.until = lines.reduce((t, line) => Math.max(t, line.end_ms - OVERLAP_MS), listed.until);
+      listed.until = answer.reduce(
+        (/** @type {number} */ t, /** @type {Line} */ line) => Math.max(t, line.end_ms - OVERLAP_MS),
+        listed.until,
+      );
     }
     this.#shared.redraw();
   }
@@ -194,26 +197,10 @@ export class Traces {
    */
   #keep(trace, answer) {
     const history = new History();
-    const points = answer.points ?? { t_ms: [], values: [] };
-    const empty = { server: null, totals: /** @type {any} */ (null), devices: [], spans: [] };
-    history.load(
-      {
-        version: 1,
-        now_ms: points.t_ms.at(-1) ?? 0,
-        window_s: 0,
-        series: answer.series ?? [],
-        points,
-        ...empty,
-      },
-      1,
-    );
-    const spans = answer.spans.map((/** @type {any} */ span) => ({
-      parent_id: null,
-      ...span,
-      trace_id: trace,
-      start_ms: Number(span.start_ns) / 1e6,
-      end_ms: Number(span.end_ns) / 1e6,
-    }));
+    const { series, points } = answer;
+    const empty = { server: null, totals: null, devices: [], spans: [] };
+    history.load({ version: 1, now_ms: points.t_ms.at(-1) ?? 0, window_s: 0, series, points, ...empty }, 1);
+    const spans = answer.spans.map((/** @type {WholeSpan} */ span) => ({ ...span, trace_id: trace }));
     this.#whole.delete(trace);
     this.#answers += 1;
     this.#whole.set(trace, { number: this.#answers, spans, history });
