@@ -172,7 +172,7 @@ function show(live, model, el, signal) {
   const root = h(
     "div",
     {
-      class: "llamatelemetry ll-chat",
+      class: "llamatelemetry ll-ui ll-chat",
       role: "region",
       "aria-label": "llamatelemetry chat",
       "data-lm-suppress-shortcuts": "true",

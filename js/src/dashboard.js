@@ -129,7 +129,7 @@ class Live {
 function show(live, model, el, signal) {
   const { history } = live;
   const root = h("div", {
-    class: "llamatelemetry",
+    class: "llamatelemetry ll-ui",
     role: "region",
     "aria-label": "llamatelemetry dashboard",
     "data-lm-suppress-shortcuts": "true",
