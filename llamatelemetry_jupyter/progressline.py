@@ -1,36 +1,26 @@
 """One line that shows how far long work is, in a notebook, in a terminal and where nobody watches.
 
 A thread of its own draws it, so that work may tell of itself as often as it likes, and a line whose work stands still
-says so. Names in it are other people's: they are escaped and cut.
+says so. What it says is made in :mod:`.progresswords`.
 """
 
 from __future__ import annotations
 
 import contextvars
-import math
 import shutil
 import sys
 import threading
 import time
-import unicodedata
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from . import environment, escape
 from .live import Live
 from .progress import Pace, Progress, Step, silent
-from .units import NA, count, rate, seconds, size, whole_seconds
+from .progresswords import Picture, cells_of, ended, picture_of
 
 _FIRST_S = 0.5  # what takes less shows nothing
 _EVERY_S = 0.25
-_BAR = 20
-_WHAT = 48
-_CUT = "overflow:hidden;text-overflow:ellipsis;white-space:pre"
-_LINE = (
-    "display:flex;gap:1ch;margin:0;padding:0 0 0 1ch;"
-    "font-size:var(--jp-code-font-size);line-height:var(--jp-code-line-height)"
-)
 _PLAIN_S = 10.0  # where lines stay, one for so long at most, when a tenth more is done or after a minute
 _PLAIN_SHARE = 0.1
 _PLAIN_LONGEST_S = 60.0
@@ -57,7 +47,7 @@ class Line:
         self._over = threading.Event()
         self._drawer: threading.Thread | None = None
         self._start_s = time.monotonic()
-        self._drawn = False
+        self._drawn: Picture | None = None
 
     def __enter__(self) -> Line:
         return self
@@ -94,11 +84,9 @@ class Line:
         self._stop()
         self._screen.clear()
         passed_s = time.monotonic() - self._start_s
-        if self._pace is not None and (self._drawn or passed_s >= _FIRST_S):
+        if self._pace is not None and (self._drawn is not None or passed_s >= _FIRST_S):
             broken = "stopped" if kind is not None and issubclass(kind, KeyboardInterrupt) else "failed"
-            how = "done in" if kind is None else f"{broken} after"
-            facts = [_named(self._pace.step.what), *_final(self._pace)]
-            self._screen.last(f"{how} {seconds(passed_s)}: {', '.join(facts)}")
+            self._screen.last(ended("done in" if kind is None else f"{broken} after", self._pace, passed_s))
 
     def _stop(self) -> None:
         self._over.set()
@@ -111,123 +99,10 @@ class Line:
             with self._lock:
                 if self._pace is not None and not self._over.is_set():
                     passed_s = time.monotonic() - self._start_s
-                    picture = _picture(self._pace, time.monotonic(), passed_s)
-                    self._drawn = self._screen.draw(picture, passed_s) or self._drawn
+                    picture = picture_of(self._pace, time.monotonic(), passed_s)
+                    if picture != self._drawn and self._screen.draw(picture, passed_s):
+                        self._drawn = picture
             wait_s = _EVERY_S
-
-
-# ---------------------------------------------------------------------------------------------------------- the words
-
-
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    what: str
-    fraction: float | None
-    facts: tuple[str, ...]
-
-    def words(self) -> str:
-        return f"{self.what}: {', '.join(self.facts)}"
-
-    def text(self, width: int | None = None) -> str:
-        """One line with a bar, at most ``width`` cells wide: the bar goes first, then the last facts."""
-        bar = "" if self.fraction is None else f" {_bar(self.fraction)}"
-        facts = " · ".join(self.facts)
-        if width is None:
-            return f"{self.what}{bar}  {facts}"
-        room = width - _cells(facts) - 2
-        what = _fitting(self.what, max(room - len(bar), 16))
-        if _cells(what) + len(bar) > room:
-            bar = ""
-        return _fitting(f"{what}{bar}  {facts}", width, tail=0)
-
-    def html(self) -> str:
-        what, facts = escape.html(self.what), escape.html(" · ".join(self.facts))
-        bar = ""
-        if self.fraction is not None:
-            percent = f"{100 * self.fraction:.0f}"
-            bar = (
-                f'<progress max="100" value="{percent}" aria-label="{what}"'
-                f' style="flex:0 999 12em;min-width:4em;height:auto">{percent} %</progress>'
-            )
-        # In <pre> no front end typesets a name as mathematics, and it looks like the text that takes its place.
-        return (
-            f'<pre style="{_LINE}"><span style="flex:0 9 auto;min-width:8ch;{_CUT}">{what}</span>{bar}'
-            f'<span style="flex:0 .01 auto;min-width:0;{_CUT}">{facts}</span></pre>'
-        )
-
-
-def _picture(pace: Pace, now_s: float, passed_s: float) -> _Picture:
-    step = pace.step
-    facts = [*_amount(step)]
-    still_s = pace.stalled_s(now_s)
-    if still_s is not None:
-        facts.append(f"nothing new for {whole_seconds(still_s)}")
-    elif step.done is not None and step.unit:
-        facts += [_speed(pace.rate(now_s), step.unit)] if step.unit != "s" else []
-        left_s = pace.left_s(now_s)
-        if step.total is not None:
-            facts.append(f"time left {NA}" if left_s is None else f"{whole_seconds(math.ceil(left_s))} left")
-    facts.append(f"{whole_seconds(passed_s)} so far")
-    return _Picture(_named(step.what), step.fraction, tuple(facts))
-
-
-def _final(pace: Pace) -> list[str]:
-    """How much was done, and how fast on the whole."""
-    mean = pace.mean_rate() if pace.step.unit not in ("", "s") else None
-    return [*_amount(pace.step), *([_speed(mean, pace.step.unit)] if mean is not None else [])]
-
-
-def _amount(step: Step) -> list[str]:
-    done, total, unit = step.done, step.total, step.unit
-    if done is None:
-        return []
-    if not unit:
-        return [] if step.fraction is None else [f"{100 * step.fraction:.0f} %"]
-    told = {"B": size, "s": whole_seconds}.get(unit, count)
-    much, whole = told(done), told(total) if total is not None else ""
-    if total is None or done == total:
-        said = much
-    else:
-        number, _, own = much.partition(" ")
-        said = f"{number if not done or own == whole.partition(' ')[2] else much} of {whole}"
-    said = said if unit in ("B", "s") else f"{said} {unit}"
-    return [said, f"{step.failed} failed"] if step.failed else [said]
-
-
-def _speed(per_second: float | None, unit: str) -> str:
-    if per_second is None:
-        return f"rate {NA}"
-    if unit == "B":
-        return f"{size(per_second)}/s"
-    return f"{rate(per_second)}/s" if per_second >= 1 else f"{rate(60 * per_second)}/min"
-
-
-def _bar(fraction: float) -> str:
-    filled = int(fraction * _BAR)  # full when all is done, never before
-    return "█" * filled + "·" * (_BAR - filled)
-
-
-def _named(text: str) -> str:
-    return _fitting(" ".join(escape.plain(text).split()), _WHAT)
-
-
-def _fitting(text: str, width: int, tail: int = 22) -> str:
-    """``text`` in ``width`` cells of a terminal; of a longer one the last ``tail`` stay, because names differ there."""
-    if _cells(text) <= width:
-        return text
-    end = text[-tail:] if 0 < tail < width // 2 else ""
-    start = ""
-    for character in text:
-        if _cells(start + character) + 1 + _cells(end) > width:
-            break
-        start += character
-    return f"{start}…{end}"
-
-
-def _cells(text: str) -> int:
-    return sum(
-        0 if unicodedata.combining(one) else 2 if unicodedata.east_asian_width(one) in "WF" else 1 for one in text
-    )
 
 
 # -------------------------------------------------------------------------------------------------------- the screens
@@ -236,7 +111,7 @@ def _cells(text: str) -> int:
 class _Screen(Protocol):
     """Where the line is."""
 
-    def draw(self, picture: _Picture, passed_s: float) -> bool:
+    def draw(self, picture: Picture, passed_s: float) -> bool:
         """Show it, if it is time to; whether it was shown."""
 
     def clear(self) -> None:
@@ -263,7 +138,7 @@ class _Notebook:
     def __init__(self) -> None:
         self._live = Live(environment.shell())
 
-    def draw(self, picture: _Picture, passed_s: float) -> bool:  # noqa: ARG002
+    def draw(self, picture: Picture, passed_s: float) -> bool:  # noqa: ARG002
         self._live.update({"text/html": picture.html(), "text/plain": picture.text()})
         return True
 
@@ -285,7 +160,7 @@ class _Log:
         self._last_s = 0.0
         self._told: tuple[str, float] = ("", 0.0)
 
-    def draw(self, picture: _Picture, passed_s: float) -> bool:
+    def draw(self, picture: Picture, passed_s: float) -> bool:
         fraction = picture.fraction or 0.0
         new = picture.what != self._told[0] or fraction - self._told[1] >= _PLAIN_SHARE
         if passed_s - self._last_s < (_PLAIN_S if new else _PLAIN_LONGEST_S):
@@ -311,9 +186,9 @@ class _Terminal(_Log):
         super().__init__(stream)
         self._width = 0
 
-    def draw(self, picture: _Picture, passed_s: float) -> bool:  # noqa: ARG002
+    def draw(self, picture: Picture, passed_s: float) -> bool:  # noqa: ARG002
         text = picture.text(shutil.get_terminal_size().columns - 1)
-        cells = _cells(text)
+        cells = cells_of(text)
         self._stream.write(f"\r{text}{' ' * (self._width - cells)}")
         self._stream.flush()
         self._width = cells

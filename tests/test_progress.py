@@ -23,9 +23,9 @@ import pytest
 from downloadhost import File, Host, download_host
 from jupyter_client.manager import start_new_kernel
 
-from llamatelemetry_jupyter import progressline
 from llamatelemetry_jupyter.progress import Pace, Step, counted
-from llamatelemetry_jupyter.progressline import Line, _picture, shown
+from llamatelemetry_jupyter.progressline import Line, shown
+from llamatelemetry_jupyter.progresswords import cells_of, picture_of
 
 pytestmark = pytest.mark.floor
 
@@ -46,7 +46,7 @@ def paced(states: list[tuple[float, float | None]], total: float | None = 100 * 
 
 
 def words(pace: Pace, now_s: float) -> str:
-    return _picture(pace, now_s, now_s).words()
+    return picture_of(pace, now_s, now_s).words()
 
 
 def test_nothing_is_said_of_rate_and_time_before_they_are_known():
@@ -113,8 +113,8 @@ def test_what_has_always_taken_its_time_does_not_stand_still():
 
 def test_without_a_total_there_is_neither_bar_nor_time_left():
     pace = paced([(0, 0), (2, 8 * MIB)], total=None)
-    assert _picture(pace, 2, 2).text() == "downloading  8.0 MiB · 4.0 MiB/s · 2 s so far"
-    assert "<progress" not in _picture(pace, 2, 2).html()
+    assert picture_of(pace, 2, 2).text() == "downloading  8.0 MiB · 4.0 MiB/s · 2 s so far"
+    assert "<progress" not in picture_of(pace, 2, 2).html()
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_without_a_total_there_is_neither_bar_nor_time_left():
         (Step("recording", 20, 60, "s"), "recording: 20 s of 1 min 00 s, 40 s left, 3 s so far"),
         (Step("answering", 3, 9, "prompts", 1), "answering: 3 of 9 prompts, 1 failed, rate n/a, time left n/a, 3 s so far"),
         (Step("x", 0.9 * MIB, 98 * MIB, "B"), "x: 922 KiB of 98.0 MiB, rate n/a, time left n/a, 3 s so far"),
-        (Step("x", 0, 0, "texts"), "x: 0 texts, rate n/a, time left n/a, 3 s so far"),
+        (Step("x", 0, 0, "texts"), "x: 0 texts, 3 s so far"),
     ],
 )  # fmt: skip
 def test_each_is_told_in_its_unit(step, said):
@@ -133,7 +133,9 @@ def test_each_is_told_in_its_unit(step, said):
 
 
 def test_the_bar_is_full_when_all_is_done_and_never_before():
-    bars = {done: _picture(Pace(Step("x", done, 1000, "B"), 0), 1, 1).text().split("  ")[0] for done in (0, 999, 1000)}
+    bars = {
+        done: picture_of(Pace(Step("x", done, 1000, "B"), 0), 1, 1).text().split("  ")[0] for done in (0, 999, 1000)
+    }
     assert bars == {0: f"x {'·' * 20}", 999: f"x {'█' * 19}·", 1000: f"x {'█' * 20}"}
 
 
@@ -141,15 +143,16 @@ def test_the_bar_is_full_when_all_is_done_and_never_before():
 @pytest.mark.parametrize("name", ["a.gguf", HOSTILE, "模型" * 40, "e\u0301" * 90])
 def test_a_line_is_never_wider_than_the_terminal(name, width):
     pace = Pace(Step(f"downloading {name}", 5 * MIB, 98 * MIB, "B"), 0)
-    text = _picture(pace, 21, 21).text(width)
-    assert progressline._cells(text) <= width
+    text = picture_of(pace, 21, 21).text(width)
+    assert cells_of(text) <= width
     assert not re.search(r"[\x00-\x1f\x7f\u202e]", text)
     if width >= 79:
         assert "5.0 of 98.0 MiB" in text
+        assert re.search("[█·]{8,20}  ", text)
 
 
 def test_a_name_is_text_in_the_notebook_and_its_end_is_seen():
-    html = _picture(Pace(Step(f"downloading {HOSTILE}", 1, 2, "B"), 0), 1, 1).html()
+    html = picture_of(Pace(Step(f"downloading {HOSTILE}", 1, 2, "B"), 0), 1, 1).html()
     assert "<img" not in html
     assert html.startswith("<pre "), "no front end looks for mathematics there"
     assert "of-00002.gguf" in html
@@ -266,7 +269,7 @@ def test_a_terminal_has_one_line_that_is_written_over():
     assert seen(written) == ["by the way", "here it is", ""]
     drawn = [part.rstrip() for part in re.split(r"[\r\n]", written) if "MiB" in part]
     assert 4 <= len(drawn) <= 10
-    assert all(progressline._cells(one) < 60 for one in drawn)
+    assert all(cells_of(one) < 60 for one in drawn)
     assert "\x1b" not in written
 
 
