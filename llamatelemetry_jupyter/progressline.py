@@ -36,8 +36,8 @@ def shown(progress: bool | Progress) -> AbstractContextManager[Progress]:
 class Line:
     """``with Line() as say``: shows each ``say(Step(…))`` in the place of the one before.
 
-    When the block ends the line says in what time, or that it was stopped or failed; :meth:`end` puts a result there
-    instead. What takes less than half a second shows nothing but a result.
+    When the block ends the line says in what time, or how far it was when it was stopped or failed; :meth:`end` puts a
+    result there instead. What takes less than half a second shows nothing but a result.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,8 @@ class Line:
         self._stop()
         self._screen.clear()
         passed_s = time.monotonic() - self._start_s
-        if self._pace is not None and (self._drawn is not None or passed_s >= _FIRST_S):
+        # An error says enough by itself where nobody has seen the line.
+        if self._pace is not None and (self._drawn is not None or (kind is None and passed_s >= _FIRST_S)):
             broken = "stopped" if kind is not None and issubclass(kind, KeyboardInterrupt) else "failed"
             self._screen.last(ended("done in" if kind is None else f"{broken} after", self._pace, passed_s))
 

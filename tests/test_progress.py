@@ -23,6 +23,7 @@ import pytest
 from downloadhost import File, Host, download_host
 from jupyter_client.manager import start_new_kernel
 
+from llamatelemetry_jupyter import progressline
 from llamatelemetry_jupyter.progress import Pace, Step, counted
 from llamatelemetry_jupyter.progressline import Line, shown
 from llamatelemetry_jupyter.progresswords import cells_of, picture_of
@@ -211,12 +212,21 @@ def test_what_takes_no_half_second_shows_nothing_but_its_result():
 
 
 @pytest.mark.parametrize(("raised", "how"), [("KeyboardInterrupt", "stopped"), ("OSError('no')", "failed")])
-def test_the_last_line_says_what_ended_it(raised, how, capsys):
+def test_the_last_line_says_what_ended_it(raised, how, capsys, monkeypatch):
+    monkeypatch.setattr(progressline, "_PLAIN_S", 0.1)
     with pytest.raises((KeyboardInterrupt, OSError)), Line() as line:
         line(Step("answering", 3, 9, "prompts"))
-        time.sleep(0.6)
+        time.sleep(1.2)
         raise eval(raised)
-    assert re.fullmatch(rf"{how} after [\d.]+ s: answering, 3 of 9 prompts\n", capsys.readouterr().err)
+    *_, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(rf"{how} after [\d.]+ s: answering, 3 of 9 prompts", last)
+
+
+def test_an_error_that_comes_before_anybody_saw_the_line_stands_alone(capsys):
+    with pytest.raises(OSError, match="no"), Line() as line:
+        line(Step("answering", 3, 9, "prompts"))
+        raise OSError("no")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_its_thread_ends_with_it():
