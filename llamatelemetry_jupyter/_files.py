@@ -9,18 +9,15 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from .errors import FetchError
-
-#: ``say(stage, fraction)``: what is being done and how much of it is, 0..1, or ``None`` where nothing measures it.
-Progress: TypeAlias = Callable[[str, "float | None"], None]
+from .progress import Progress, Step
+from .units import size
 
 CHUNK = 1 << 20
 POLL_S = 0.1
-_UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 @contextlib.contextmanager
@@ -33,7 +30,7 @@ def locked(path: Path, say: Progress, timeout_s: float) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                say("waiting for another process that downloads it", None)
+                say(Step("waiting for another process that downloads it"))
             if time.monotonic() > deadline:
                 raise FetchError(f"another process has held {path} for {timeout_s:.0f} s", hint=f"!rm {path}")
             time.sleep(POLL_S)
@@ -48,7 +45,7 @@ def sha256(path: Path, say: Progress | None = None, name: str | None = None) -> 
             digest.update(chunk)
             done += len(chunk)
             if say is not None:
-                say(f"checking {name or path.name}", done / total)
+                say(Step(f"checking {name or path.name}", done, total, "B"))
     return digest.hexdigest()
 
 
@@ -108,11 +105,3 @@ def bytes_in(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += Path(path, name).stat().st_size
     return total
-
-
-def size(value: float) -> str:
-    """Bytes as people read them."""
-    unit = 0
-    while value >= 1023.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.{1 if unit and value < 100 else 0}f} {_UNITS[unit]}"

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from ._files import CHUNK, Progress, require_space, sha256, size, write_json
+from ._files import require_space, sha256, write_json
 from .errors import FetchError
+from .progress import Progress, Step
+from .units import size
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -28,6 +30,7 @@ _TRIES = 4  # in a row without one new byte
 _WAIT_S = 0.25  # doubled from try to try
 _TIMEOUT_S = (10.0, 30.0)  # to connect; between two pieces
 _REDIRECTS = 8
+_PIECE = 1 << 16  # small enough that a slow transfer is seen to move
 #: No engine and no model for a notebook's GPU is larger; a server without Content-Length ends here.
 _LIMIT_BYTES = 64 << 30
 _WHY = {401: "it asks for a login", 403: "access is refused", 404: "it is not there", 410: "it is there no more"}
@@ -77,7 +80,7 @@ def download(source: HttpsSource, final: Path, say: Progress, hint: str) -> None
             reached = max(reached, arrived)
             if failures >= _TRIES:
                 raise FetchError(f"{source.url} cannot be downloaded: {broken}", hint=hint) from broken.__cause__
-            say(f"{broken}; going on after {size(arrived)}", None)
+            say(Step(f"{broken}; going on after {size(arrived)}"))
             time.sleep(_WAIT_S * 2**failures)
     found = sha256(part, say, source.filename)
     if source.sha256 is not None and found != source.sha256:
@@ -144,6 +147,7 @@ def _receive(
     source: HttpsSource, response: Response, part: Path, have: int, total: int | None, say: Progress, hint: str
 ) -> None:
     stage, limit = f"downloading {source.filename}", total if total is not None else _LIMIT_BYTES
+    say(Step(stage, have, total, "B"))
     try:
         with part.open("ab" if have else "wb") as out:
             for chunk in _chunks(response):
@@ -151,7 +155,7 @@ def _receive(
                 if have > limit:
                     raise FetchError(f"{source.url} sends more than its {size(limit)}", hint=hint)
                 out.write(chunk)
-                say(stage, have / total if total else None)
+                say(Step(stage, have, total, "B"))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             part.unlink(missing_ok=True)
@@ -165,7 +169,7 @@ def _chunks(response: Response) -> Iterator[bytes]:
     from urllib3.exceptions import HTTPError
 
     try:
-        yield from response.raw.stream(CHUNK, decode_content=False)
+        yield from response.raw.stream(_PIECE, decode_content=False)
     except HTTPError as error:
         raise _BrokenOff("the connection broke off") from error
 

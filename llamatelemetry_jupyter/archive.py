@@ -18,8 +18,10 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from ._files import CHUNK, Progress, size
+from ._files import CHUNK
 from .errors import FetchError
+from .progress import Progress, Step
+from .units import size
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _GZIP = b"\x1f\x8b"
@@ -63,7 +65,7 @@ def _single(path: Path, target: Path, limit: int, say: Progress) -> None:
             if done > limit:
                 raise _bad(path, f"it holds more than {size(limit)}")
             out.write(chunk)
-            say(f"unpacking {path.name}: {size(done)}", None)
+            say(Step(f"unpacking {path.name}", done, unit="B"))
 
 
 @contextlib.contextmanager
@@ -139,7 +141,7 @@ def _tar(path: Path, folder: Path, limit: int, say: Progress) -> None:
                     raise _bad(path, f"it holds more than {size(limit)} or {_MEMBERS:,} files")
                 budget.left = member.size + _HEADER_BYTES
                 _extract(tar, member, root, path)
-                say(f"unpacking {path.name}: {size(done)}", None)
+                say(Step(f"unpacking {path.name}", done, unit="B"))
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path, path: Path) -> None:

@@ -26,8 +26,8 @@ class Environment:
 
 def detect() -> Environment:
     """The environment of the running process."""
-    shell = _shell_name()
-    kernel = shell == "ZMQInteractiveShell"
+    name = _shell_name()
+    kernel = name == "ZMQInteractiveShell"
     host: Host
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
         host = "kaggle"
@@ -37,7 +37,7 @@ def detect() -> Environment:
         host = "vscode"
     elif kernel:
         host = "jupyter"
-    elif shell:
+    elif name:
         host = "terminal"
     else:
         host = "python"
@@ -53,19 +53,20 @@ def _is_batch() -> bool:
     )
 
 
-def _shell() -> object | None:
+def shell() -> object | None:
+    """The IPython shell of this process, without importing IPython; ``None`` in plain Python."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
 
 
 def _shell_name() -> str | None:
-    shell = _shell()
-    return type(shell).__name__ if shell is not None else None
+    found = shell()
+    return type(found).__name__ if found is not None else None
 
 
 def kernel_id() -> str | None:
     """The id by which a Jupyter server knows this kernel, from its connection file; ``None`` outside of one."""
-    app = getattr(getattr(_shell(), "kernel", None), "parent", None)
+    app = getattr(getattr(shell(), "kernel", None), "parent", None)
     name = Path(getattr(app, "connection_file", "")).name
     return name[len("kernel-") : -len(".json")] if name.startswith("kernel-") and name.endswith(".json") else None
 

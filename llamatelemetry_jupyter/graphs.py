@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
+from .progress import Progress, Step
 from .values import SpanRow
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from .graphistry.parts import Summary
     from .replies import Operation
     from .session import Session
-
-Progress: TypeAlias = "Callable[[str, float | None], None]"
 
 #: A picture is made of the newest spans, because it is made anew while the notebook runs.
 MAX_SPANS = 10_000
@@ -68,7 +67,7 @@ class Graphs:
         rows, left_out = self._rows(kind, trace_id)
         if not rows:
             raise CommandError("there is no trace yet", hint="%llama chat Hello")
-        progress("making the tables", None)
+        progress(Step("making the tables"))
         plan = connector.prepare(session_graph(rows) if kind == "session" else trace_tree(rows))
         now = time.monotonic()
         with self._lock:
@@ -94,7 +93,7 @@ class Graphs:
                 f"this export was sent before, or not confirmed within {TOKEN_S / 60:.0f} minutes; nothing was sent",
                 hint="Export to Graphistry, again",
             )
-        sent = connector.upload(plan, on_step=lambda doing: progress(doing, None))
+        sent = connector.upload(plan, on_progress=progress)
         return {"url": sent.url, "host": plan.host}
 
     def _rows(self, kind: str, trace_id: str | None) -> tuple[Sequence[SpanRow], list[str]]:

@@ -6,20 +6,19 @@ run on threads of their own, beside a cell that may start or stop the same serve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from .errors import CommandError
 from .graphs import Graphs
+from .progress import Progress, Step
 from .replies import Operation
 
 if TYPE_CHECKING:
     from .session import Session
     from .values import ServerHandle, SpanRow
 
-#: Tells the front end how far an operation is: a stage in words, and a part of 1 or ``None``.
-Progress: TypeAlias = "Callable[[str, float | None], None]"
 _DEFAULT_MODEL = "smollm2-135m"
 #: As far back as a sampler's ring reaches.
 _LONGEST_S = 86_400.0
@@ -102,7 +101,7 @@ def start(
     progress: Progress,
 ) -> dict[str, Any]:
     """The server ``name``: the one that runs, else the one of before with its settings, else one of ``model``."""
-    progress("starting", None)
+    progress(Step("starting"))
     manager = session.manager_of(name)
     if (handle := manager.handle) is None:
         if model is None and manager.asked is not None:
@@ -115,7 +114,7 @@ def start(
 
 def restart(session: Session, name: str = "default", *, progress: Progress) -> dict[str, Any]:
     """The server ``name`` anew, with the settings asked for last; an attached one is somebody else's to restart."""
-    progress("restarting", None)
+    progress(Step("restarting"))
     manager = session.manager_of(name)
     if (handle := manager.handle) is not None and not handle.owned:
         raise CommandError(f"server {name!r} is attached: {handle.url}", hint="%llama stop")
@@ -125,7 +124,7 @@ def restart(session: Session, name: str = "default", *, progress: Progress) -> d
 
 def stop(session: Session, name: str = "default", *, progress: Progress) -> dict[str, Any]:
     """Stop the server ``name``, also while it starts; an attached one is let go."""
-    progress("stopping", None)
+    progress(Step("stopping"))
     session.stop(name)
     return {"state": session.manager_of(name).state()}
 

@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from .errors import LlamaError
+from .progress import Step
 
 _log = logging.getLogger(__name__)
-#: Takes a request's ``args`` as keywords and ``progress(stage, fraction)``; returns JSON-safe data.
+#: Takes a request's ``args`` as keywords and ``progress(step)``; returns JSON-safe data.
 Operation: TypeAlias = "Callable[..., Any]"
 #: So many at once: a button that is pressed again and again starts no more threads.
 _MOST = 8
@@ -54,8 +55,8 @@ class Replies:
             self._answer(number, operation, dict(args))
 
     def _answer(self, number: str | int, operation: Operation, args: dict[str, Any]) -> None:
-        def progress(stage: str, fraction: float | None) -> None:
-            self._out({"type": "progress", "id": number, "stage": stage, "fraction": fraction})
+        def progress(step: Step) -> None:
+            self._out({"type": "progress", "id": number, "stage": step.what, "fraction": step.fraction})
 
         try:
             data = operation(progress=progress, **args)

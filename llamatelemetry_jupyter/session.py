@@ -19,6 +19,7 @@ from . import described, environment
 from .clock import now_ns
 from .errors import CommandError, ServerError
 from .observer import CallObserver
+from .progress import Progress, silent
 from .values import SampleSource, ServerEvent, ServerHandle, ServerStatus, SpanRow
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Session:
         engine: str | Path | None = None,
         replace: bool = False,
         keep: bool = False,
-        on_progress: Callable[[str, float | None], None] | None = None,
+        on_progress: Progress = silent,
         on_notice: Callable[[str], None] | None = None,
         timeout_s: float = 120.0,
         **settings: Any,

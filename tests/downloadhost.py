@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class File:
-    """``cuts`` closes the connection after so many bytes, once for each number; ``statuses`` are answered first, once each."""
+    """``cuts`` closes the connection after so many bytes, once for each number; ``statuses`` are answered first, once each.
+
+    ``pauses`` are seconds to wait before each of as many equal pieces in which the file is sent.
+    """
 
     content: bytes = b""
     etag: str | None = '"v1"'
@@ -21,6 +25,7 @@ class File:
     cuts: list[int] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     location: str | None = None
+    pauses: list[float] = field(default_factory=lambda: [0.0])
     range_start: int | None = None  # what a lying server says that it sends
 
 
@@ -90,7 +95,13 @@ def download_host() -> Iterator[Host]:
             if file.cuts:
                 rest = rest[: file.cuts.pop(0)]
                 self.close_connection = True
-            self.wfile.write(rest)
+            piece = -(-len(rest) // len(file.pauses)) or 1
+            for pause_s, begin in zip(file.pauses, range(0, len(rest), piece), strict=False):
+                time.sleep(pause_s)
+                try:
+                    self.wfile.write(rest[begin : begin + piece])
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # who asked has been stopped
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)

@@ -72,7 +72,7 @@ def left_in_cache(tmp_path):
 
 def test_a_member_is_taken_out_once(index, tmp_path):
     seen = []
-    path = fetch(SOURCE, lambda stage, fraction: seen.append((stage, fraction)))
+    path = fetch(SOURCE, lambda step: seen.append((step.what, step.fraction)))
     assert path.read_bytes() == CONTENT
     assert ("unpacking tiny.gguf", 1.0) in seen
     assert left_in_cache(tmp_path) == ["tiny.gguf"]

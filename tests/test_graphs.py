@@ -37,7 +37,7 @@ def ask(session):
     stages = []
 
     def asked(op, **args):
-        made = known[op](progress=lambda stage, _fraction: stages.append(stage), **args)
+        made = known[op](progress=lambda step: stages.append(step.what), **args)
         return json.loads(json.dumps(made, allow_nan=False))
 
     asked.stages = stages

@@ -11,6 +11,7 @@ from downloadhost import File, download_host
 from llamatelemetry_jupyter import _files, _https
 from llamatelemetry_jupyter.errors import FetchError
 from llamatelemetry_jupyter.fetch import HttpsSource, cached, fetch
+from llamatelemetry_jupyter.progress import silent
 
 pytestmark = pytest.mark.floor
 
@@ -34,7 +35,7 @@ def host():
 def get(host, tmp_path):
     """Fetches the host's file into an empty folder; ``get(sha256=None, …)`` changes the source."""
 
-    def run(say=None, path="/a/engine.zst", sha256=SHA, file_bytes=None):
+    def run(say=silent, path="/a/engine.zst", sha256=SHA, file_bytes=None):
         return fetch(HttpsSource(host.url + path, sha256, file_bytes), say, folder=tmp_path / "files", hint="bring it")
 
     return run
@@ -50,7 +51,7 @@ def ranges(host):
 
 def test_a_file_is_fetched_once_under_its_own_name(host, get, tmp_path):
     seen = []
-    path = get(lambda stage, fraction: seen.append((stage, fraction)))
+    path = get(lambda step: seen.append((step.what, step.fraction)))
     assert path.read_bytes() == CONTENT
     assert path.name == "engine.zst"
     assert left(tmp_path) == ["engine.zst"]
@@ -74,8 +75,8 @@ def test_a_broken_connection_goes_on_where_it_broke(host, get):
 def interrupted(get, **source):
     """A download that its user stops in the middle."""
 
-    def stop(stage, fraction):
-        if fraction and fraction > 0.6:
+    def stop(step):
+        if step.fraction and step.fraction > 0.6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

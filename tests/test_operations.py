@@ -27,7 +27,7 @@ def press(session):
     known, stages = operations.of(session), []
 
     def press(op, **args):
-        return known[op](progress=lambda stage, fraction: stages.append((stage, fraction)), **args)
+        return known[op](progress=lambda step: stages.append((step.what, step.fraction)), **args)
 
     press.stages = stages
     return press

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from llamatelemetry_jupyter.errors import CommandError
+from llamatelemetry_jupyter.progress import Step
 from llamatelemetry_jupyter.replies import Replies
 
 pytestmark = pytest.mark.floor
@@ -29,7 +30,7 @@ def fail(progress):
 
 
 def double(progress, n):
-    progress("doubling", 0.5)
+    progress(Step("doubling", 1, 2))
     return {"n": 2 * n, "thread": threading.current_thread().name}
 
 

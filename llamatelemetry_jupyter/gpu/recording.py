@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LlamaError
+from ..progress import Progress, Step, silent
 from ..values import JSON
 from .card import state
 from .nvml import MEMBERS, Gpu, Nvml, load
@@ -43,12 +44,12 @@ def record(
     seconds: float = 60.0,
     hz: float = 10.0,
     module: Any = None,
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Path:
     """Ask every GPU ``hz`` times a second for ``seconds`` and write the trace to ``path``.
 
-    ``module`` is pynvml (imported when left out); ``on_progress`` gets 0..1. Each GPU is asked by a thread of its own:
-    one that hangs is recorded as such. Raises LlamaError when there is no GPU. Interrupted, it writes what it has.
+    ``module`` is pynvml (imported when left out). Each GPU is asked by a thread of its own: one that hangs is recorded
+    as such. Raises LlamaError when there is no GPU. Interrupted, it writes what it has.
     """
     recorder = Recorder(module if module is not None else load())
     nvml = Nvml(recorder) if recorder.module is not None else None
@@ -61,8 +62,7 @@ def record(
     start = time.monotonic()
     with contextlib.suppress(KeyboardInterrupt):
         while (done := time.monotonic() - start) < seconds:
-            if on_progress is not None:
-                on_progress(done / seconds)
+            on_progress(Step("recording the GPUs", done, seconds, "s"))
             nvml.revive()
             time.sleep(min(0.2, seconds - done))
     ended.set()

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 from .. import escape, secrets
 from ..errors import ExportError
+from ..progress import Progress, Step, silent
 from ..values import GraphFrames
 
 if TYPE_CHECKING:
@@ -128,16 +129,14 @@ def prepare(frames: GraphFrames) -> UploadPlan:
     )
 
 
-def upload(
-    plan: UploadPlan, deadline_s: float = 30.0, on_step: Callable[[str], None] = lambda _doing: None
-) -> Uploaded:
+def upload(plan: UploadPlan, deadline_s: float = 30.0, on_progress: Progress = silent) -> Uploaded:
     """Send the graph, private; raises :class:`ExportError` with the reason when it did not get there in time.
 
-    ``on_step`` is told what is being done, on another thread.
+    ``on_progress`` is told what is being done, on another thread.
 
     Runs on a thread of its own; after the deadline that thread begins nothing new.
     """
-    job = _Upload(plan, on_step)
+    job = _Upload(plan, on_progress)
     worker = threading.Thread(target=job.run, name="llamatelemetry-graphistry", daemon=True)
     worker.start()
     worker.join(deadline_s)
@@ -159,9 +158,9 @@ class _GivenUp(Exception):  # noqa: N818 (nothing went wrong here: nobody waits 
 class _Upload:
     """One upload: how far it has come, and what is on the server by now."""
 
-    def __init__(self, plan: UploadPlan, on_step: Callable[[str], None]) -> None:
+    def __init__(self, plan: UploadPlan, on_progress: Progress) -> None:
         self.plan = plan
-        self.on_step = on_step
+        self.on_progress = on_progress
         self.given_up = threading.Event()
         self.doing = "loading pygraphistry"
         self.dataset_id: str | None = None
@@ -179,7 +178,7 @@ class _Upload:
         if self.given_up.is_set():
             raise _GivenUp
         self.doing = doing
-        self.on_step(doing)
+        self.on_progress(Step(doing))
 
     def _send(self) -> Uploaded:
         self._step(self.doing)

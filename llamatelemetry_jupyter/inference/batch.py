@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextvars
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import escape
 from ..errors import CommandError, LlamaError
+from ..progress import Progress, Step
+from ..progressline import shown
 from ..values import Answer
 from .interrupt import Interrupted
 from .options import chat_request
-from .progress import Bar
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from ..api.stream import TokenStream
     from .engine import InferenceEngine
     from .options import ChatOptions
-
-#: ``on_progress(done, total, failed)``, in the caller's thread.
-OnProgress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,13 @@ def run(
     prompts: Sequence[str | Sequence[Message]],
     *,
     parallel: int | None = None,
-    progress: bool | OnProgress = True,
+    progress: bool | Progress = True,
     **options: Unpack[ChatOptions],
 ) -> BatchResult:
     """The answers to ``prompts``, ``parallel`` at a time (the server's slots; more would only wait there).
 
     One prompt's failure is noted in ``errors`` and the others go on. An interrupt ends the requests that run, keeps
-    what is done in ``engine.last_batch`` and is raised as :class:`Interrupted`. ``progress``: a bar, nothing, or a
+    what is done in ``engine.last_batch`` and is raised as :class:`Interrupted`. ``progress``: a line, nothing, or a
     function. Raises CommandError for bad options before anything is sent.
     """
     if isinstance(prompts, str):
@@ -116,28 +114,27 @@ def run(
     if parallel is not None and (type(parallel) is not int or parallel < 1):
         raise CommandError(f"parallel must be at least 1, not {parallel!r}", hint="parallel=4")
     work = _Work(engine, asked, options)
-    tell: OnProgress = (lambda *_: None) if progress is False else Bar("prompts") if progress is True else progress
     threads = min(parallel or engine.slots(), len(asked)) if asked else 0
-    try:
-        work.start(threads)
-        while work.open:
-            work.collect()
-            tell(len(asked) - work.open, len(asked), len(work.errors))
-    except KeyboardInterrupt as interrupt:
-        work.stop()
-        work.join()
-        engine.last_batch = result = work.result(interrupted=True)
-        done = sum(answer is not None for answer in result.answers)
-        raise Interrupted(
-            f"{done} of {len(asked)} answers are there and kept", hint="engine.last_batch.frame()"
-        ) from interrupt
-    except BaseException:
-        work.stop()
-        raise
-    finally:
-        work.join()
-        if isinstance(tell, Bar):
-            tell.close()
+    with shown(progress) as say:
+        try:
+            say(Step("answering", 0, len(asked), "prompts"))
+            work.start(threads)
+            while work.open:
+                work.collect()
+                say(Step("answering", len(asked) - work.open, len(asked), "prompts", len(work.errors)))
+        except KeyboardInterrupt as interrupt:
+            work.stop()
+            work.join()
+            engine.last_batch = result = work.result(interrupted=True)
+            done = sum(answer is not None for answer in result.answers)
+            raise Interrupted(
+                f"{done} of {len(asked)} answers are there and kept", hint="engine.last_batch.frame()"
+            ) from interrupt
+        except BaseException:
+            work.stop()
+            raise
+        finally:
+            work.join()
     engine.last_batch = work.result()
     return engine.last_batch
 

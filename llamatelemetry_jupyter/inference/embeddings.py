@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import CommandError, RequestError
+from ..progress import Progress, Step
+from ..progressline import shown
 from ._vectors import VectorCache
-from .progress import Bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ..values import ServerHandle
-    from .batch import OnProgress
     from .engine import InferenceEngine
 
     Vectors: TypeAlias = NDArray[np.float32]
@@ -46,7 +46,7 @@ class Embeddings:
         self._cache = VectorCache(cache, cache_bytes)
         self._model: bytes | None = None
 
-    def embed(self, texts: str | Sequence[str], *, progress: bool | OnProgress = False) -> Vectors:
+    def embed(self, texts: str | Sequence[str], *, progress: bool | Progress = False) -> Vectors:
         """One row per text, in order: float32 of shape (texts, dimensions), each of length 1.
 
         Equal texts are asked for once, kept ones not at all. An interrupt keeps what had come, so that a second run
@@ -67,10 +67,8 @@ class Embeddings:
         missing = list(dict.fromkeys(i for i, key in enumerate(keys) if key not in found))
         first = {keys[i]: i for i in reversed(missing)}  # key → the first text that has it
         todo = sorted(first.values())
-        if progress is True and len(todo) > BATCH_TEXTS:
-            progress = Bar("texts")
-        tell: OnProgress = (lambda *_: None) if isinstance(progress, bool) else progress
-        try:
+        with shown(progress) as say:
+            say(Step("embedding", 0, len(todo), "texts"))
             step = self._together() if todo else 1
             for start in range(0, len(todo), step):
                 part = todo[start : start + step]
@@ -78,10 +76,7 @@ class Embeddings:
                 made = {keys[i]: vector for i, vector in zip(part, vectors, strict=True)}
                 self._cache.put(made)
                 found |= made
-                tell(start + len(part), len(todo), 0)
-        finally:
-            if isinstance(tell, Bar):
-                tell.close()
+                say(Step("embedding", start + len(part), len(todo), "texts"))
         return np.stack([found[key] for key in keys])
 
     def search(self, frame: DataFrame, column: str, query: str, k: int = 5) -> DataFrame:
@@ -92,7 +87,7 @@ class Embeddings:
         _check(k)
         return self.index(frame, column).search(query, k)
 
-    def index(self, frame: DataFrame, column: str, *, progress: bool | OnProgress = True) -> EmbeddingIndex:
+    def index(self, frame: DataFrame, column: str, *, progress: bool | Progress = True) -> EmbeddingIndex:
         """The vectors of ``frame[column]``, to be searched more than once."""
         import pandas as pd
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..api.client import LlamaCppClient, Message
 from ..errors import CommandError, ServerError
+from ..progress import Progress, silent
 from ..values import JSON, Answer, CallObserver, ServerHandle, TokenEvent
 from .metrics import EngineMetrics, Meter
 from .options import chat_request, completion_request
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..api.stream import TokenStream
     from ..server.process import ServerManager
-    from .batch import BatchResult, OnProgress
+    from .batch import BatchResult
     from .options import ChatOptions, Options
     from .tools import Approve, Tool, ToolRun
 
@@ -75,7 +76,7 @@ class InferenceEngine:
         self,
         model: str = "smollm2-135m",
         *,
-        on_progress: Callable[[str, float | None], None] | None = None,
+        on_progress: Progress = silent,
         timeout_s: float = 120.0,
         **settings: Any,
     ) -> ServerHandle:
@@ -184,7 +185,7 @@ class InferenceEngine:
         prompts: Sequence[str | Sequence[Message]],
         *,
         parallel: int | None = None,
-        progress: bool | OnProgress = True,
+        progress: bool | Progress = True,
         **options: Unpack[ChatOptions],
     ) -> BatchResult:
         """The answers to many prompts, in their order; see :func:`.batch.run`."""

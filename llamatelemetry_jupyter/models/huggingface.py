@@ -18,9 +18,10 @@ from typing import Any
 from urllib.parse import quote
 
 from .. import escape, secrets
-from .._files import Progress, locked, make_folder, require_space
+from .._files import locked, make_folder, require_space
 from .._https import HttpsSource, download
 from ..errors import FetchError, ModelError
+from ..progress import Progress
 from .quants import File
 
 SECRET = "HF_TOKEN"  # a name

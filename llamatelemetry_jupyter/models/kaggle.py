@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import escape, secrets
-from .._files import POLL_S, Progress, bytes_in, size
+from .._files import POLL_S, bytes_in
 from ..errors import FetchError, ModelError
+from ..progress import Progress, Step
 from .quants import File
 
 SECRETS = ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY")
 _INSTALL = '%pip install "llamatelemetry-jupyter[hub]"'
 _PARENT = str(Path(__file__).resolve().parents[2])
-_PERCENT = re.compile(rb"(\d+)%\|")
+#: ``12.5M/98.0M [`` in its bar.
+_DONE = re.compile(rb"([\d.]+)([kMGT]?)/([\d.]+)([kMGT]?) \[")
+_PREFIXES = (b"", b"k", b"M", b"G", b"T")
 
 
 def cache_folder() -> Path:
@@ -89,7 +92,7 @@ def _complete(folder: Path, version: str, file: str) -> bool:
 def _run(arguments: Sequence[str], name: str, variation: str, say: Progress) -> dict[str, Any]:
     command = [sys.executable, "-m", f"{__package__}._kagglehub", *arguments]
     tokens = {name: value for name in SECRETS if (value := secrets.get(name))}
-    stage, folder = f"downloading {escape.plain(name)}", cache_folder() / variation
+    stage, folder = f"downloading {name}", cache_folder() / variation
     before = bytes_in(folder)
     env = {
         **os.environ,
@@ -114,9 +117,7 @@ def _run(arguments: Sequence[str], name: str, variation: str, say: Progress) -> 
         )
         try:
             while child.poll() is None:
-                grown = bytes_in(folder) - before
-                told = f"{stage} ({size(grown)})" if grown > 0 else stage
-                say(told, _fraction(bars.fileno()) if len(arguments) > 1 else None)
+                say(_step(stage, bytes_in(folder) - before, bars.fileno() if len(arguments) > 1 else None))
                 time.sleep(POLL_S)
         finally:
             if child.poll() is None:
@@ -133,11 +134,18 @@ def _run(arguments: Sequence[str], name: str, variation: str, say: Progress) -> 
     return dict(answer)
 
 
-def _fraction(bars: int) -> float | None:
-    """What kagglehub's bar says; it is drawn once more for each step, the last one counts."""
-    end = os.fstat(bars).st_size
-    found = _PERCENT.findall(os.pread(bars, 400, max(0, end - 400)))
-    return int(found[-1]) / 100 if found else None
+def _step(stage: str, grown: int, bars: int | None) -> Step:
+    """What kagglehub's bar says; it is drawn once more for each step, the last one counts. Else how much has come."""
+    if bars is not None:
+        end = os.fstat(bars).st_size
+        if found := _DONE.findall(os.pread(bars, 400, max(0, end - 400))):
+            done, prefix, total, total_prefix = found[-1]
+            return Step(stage, _bytes(done, prefix), _bytes(total, total_prefix), "B")
+    return Step(stage, grown if grown > 0 else None, unit="B")
+
+
+def _bytes(number: bytes, prefix: bytes) -> float:
+    return float(number) * float(1 << 10 * _PREFIXES.index(prefix))
 
 
 def _broken(answer: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .._files import size
+from ..units import size
 
 #: Bits per weight of a whole file; llama.cpp's tools/quantize/README.md, measured on Llama 3.1 8B.
 BITS: dict[str, float] = {

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .._files import size
 from ..models.demand import MARGIN_BYTES, Demand
 from ..models.plan import Device, Plan, Share, largest_context, placed, plan
 from ..models.shape import ModelShape
+from ..units import size
 from ..values import EngineBuffer, Owner
 from .settings import DEFAULT_CONTEXT, ServerSettings
 

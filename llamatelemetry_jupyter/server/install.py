@@ -17,10 +17,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import archive
-from .._files import Progress, locked, make_folder, require_space, sha256, size, write_json
+from .._files import locked, make_folder, require_space, sha256, write_json
 from .._https import remote_size
 from ..errors import EngineError, FetchError
 from ..fetch import HttpsSource, fetch
+from ..progress import Progress, counted
+from ..units import size
 from . import engines
 from .engines import BACKENDS, Backend, Build, Entry, Origin
 from .machine import Machine
@@ -271,11 +273,10 @@ def _recorded(source: HttpsSource, digest: str, file_bytes: int) -> Origin:
 
 def _copy(folder: Path, place: Path, say: Progress) -> None:
     """Copy an unpacked build; a Kaggle dataset can neither be written nor keeps who may execute."""
-    for path in sorted(folder.iterdir()):
-        if path.is_file():
-            say(f"copying {path.name}", None)
-            shutil.copyfile(path, place / path.name)
-            (place / path.name).chmod(0o755)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for path in counted(files, f"copying {folder.name}", len(files), "files", say):
+        shutil.copyfile(path, place / path.name)
+        (place / path.name).chmod(0o755)
 
 
 def _program(place: Path, entry: Entry) -> tuple[str, ...]:

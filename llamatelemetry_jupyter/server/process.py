@@ -24,9 +24,9 @@ from typing import Any
 from .. import environment
 from ..clock import now_ns
 from ..errors import CommandError, ServerError
-from ..fetch import Progress
 from ..models import catalogue, gguf
 from ..models.shape import shape_of
+from ..progress import Progress, Step, silent
 from ..secrets import remember
 from ..values import JSON, EventKind, ModelRef, Runtime, ServerEvent, ServerHandle, ServerState, ServerStatus
 from . import attach, failures, launch, log, proof, remedy
@@ -63,7 +63,7 @@ class ServerManager:
         self._now: Running | None = None
         self._asked: tuple[ServerSettings, Runtime, bool] | None = None
         self._crash: failures.Failure | None = None
-        self._reached: tuple[str, float | None] | None = None  # of the start that is under way
+        self._reached: Step | None = None  # of the start that is under way
         self._unwanted = False  # that start, by a stop that came before there was an engine
         self._lock = threading.RLock()
         self._pid = os.getpid()
@@ -138,13 +138,13 @@ class ServerManager:
         handle, coming = (running.handle, running.forecast) if running is not None else (None, None)
         told = now.model if now is not None and (running is not None or state == "crashed") else None
         crash = self._crash if state == "crashed" else None
-        stage, fraction = reached if reached is not None and state != "ready" else (None, None)
+        at = reached if state != "ready" else None
         return ServerStatus(
             self.name,
             state,
             told.id if told is not None else None,
-            stage,
-            fraction,
+            at.what if at is not None else None,
+            at.fraction if at is not None else None,
             crash.cause if crash is not None else None,
             crash.remedy if crash is not None else None,
             handle.predicted if handle is not None else coming.buffers if coming is not None else (),
@@ -164,7 +164,7 @@ class ServerManager:
         self,
         settings: ServerSettings,
         runtime: Runtime | None = None,
-        on_progress: Progress | None = None,
+        on_progress: Progress = silent,
         timeout_s: float = 120.0,
         *,
         replace: bool = False,
@@ -173,8 +173,8 @@ class ServerManager:
     ) -> ServerHandle:
         """The ready server: the running one when its settings are the same, else a new one in its place.
 
-        ``on_progress(stage, fraction)`` is called while the model is fetched (0..1, ``None`` where nothing measures it)
-        and then while the engine starts (0..1); ``on_notice(text)`` before, when a context that nobody asked for is
+        ``on_progress(step)`` is told of the model's download and then of the engine's start (a share of 1);
+        ``on_notice(text)`` is called before, when a context that nobody asked for is
         lowered to what fits, or memory is likely to be short. ``timeout_s`` counts from the engine's start. ``replace``
         restarts also with the same settings; ``keep`` lets the server outlive this process. Raises ModelError,
         GGUFError, CommandError or EngineError before anything is stopped or started, and ServerError with the cause
@@ -183,7 +183,7 @@ class ServerManager:
         with self._lock:
             self._own()
             self._unwanted = False
-            self._reached = ("reading the model", None)
+            self._reached = Step("reading the model")
             try:
                 return self._start(settings, runtime, self._telling(on_progress), timeout_s, replace, keep, on_notice)
             finally:
@@ -191,7 +191,7 @@ class ServerManager:
 
     def restart(
         self,
-        on_progress: Progress | None = None,
+        on_progress: Progress = silent,
         timeout_s: float = 120.0,
         *,
         on_notice: Callable[[str], None] | None = None,
@@ -331,15 +331,14 @@ class ServerManager:
         self._tell("ready", **{name: known[name] for name in _TOLD})
         return handle
 
-    def _telling(self, say: Progress | None) -> Progress:
+    def _telling(self, say: Progress) -> Progress:
         """``say``, remembered for :meth:`status`; where a stop came before the engine, the start ends here."""
 
-        def tell(stage: str, fraction: float | None) -> None:
-            self._reached = (stage, fraction)
+        def tell(step: Step) -> None:
+            self._reached = step
             if self._unwanted:
                 raise ServerError("the server was stopped while it started", hint="%llama start")
-            if say is not None:
-                say(stage, fraction)
+            say(step)
 
         return tell
 
@@ -388,15 +387,15 @@ class ServerManager:
                     f"the server did not start: {running.failure.cause} (log: {tail.path})",
                     hint=running.failure.remedy,
                 )
-            stage, fraction = running.reached()
-            say(stage, fraction)
+            step = running.reached()
+            say(step)
             for url in running.addresses():
                 if (handle := running.identify(self.name, url)) is not None:
-                    say("ready", 1.0)
+                    say(Step("ready", 1.0, 1.0))
                     return handle
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"the server was not ready after {timeout_s:.0f} s (it was at: {stage}; log: {tail.path})",
+                    f"the server was not ready after {timeout_s:.0f} s (it was at: {step.what}; log: {tail.path})",
                     hint=f"%llama start --timeout {max(timeout_s * 3, 60):.0f}",
                 )
             time.sleep(_POLL_S)

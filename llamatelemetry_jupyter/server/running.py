@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from .._files import size
 from ..errors import ServerError
+from ..progress import Step
+from ..units import size
 from ..values import EngineBuffer, ModelRef, Runtime, ServerEvent, ServerHandle
 from . import failures, launch, log, probe, proof, remedy
 from .child import Child
@@ -112,7 +113,7 @@ class Running:
             wanted = replace(wanted, ctx=self.settings.ctx)
         return self.settings == wanted
 
-    def reached(self) -> tuple[str, float]:
+    def reached(self) -> Step:
         """The stage of the start, and how far it has come, 0..1; never less than before."""
         stage = "starting the engine"
         if self.parser.stage >= 0:
@@ -120,7 +121,7 @@ class Running:
             if stage == "loading weights" and self.child is not None and self.model is not None:
                 reached += 0.4 * launch.weights_mapped(self.child.pid, self.model.file_bytes)
             self._fraction = max(self._fraction, reached)
-        return stage, self._fraction
+        return Step(stage, self._fraction, 1.0)
 
     def foretell(self) -> None:
         """Warn where the forecast says that memory will be short; what the engine says of that is then no news."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import escape
 from ..errors import ExportError
+from ..progress import Progress, counted, silent
 from ..values import JSON, SampleSource, SpanRow
 from . import otlp_json, privacy
 from .receiver import unknown
@@ -62,6 +63,7 @@ def write(
     samples: SampleSource | None = None,
     *,
     everything: bool = False,
+    on_progress: Progress = silent,
 ) -> int:
     """Write ``rows`` as what the name's ending says; returns the file's bytes. It appears whole or not at all.
 
@@ -71,21 +73,22 @@ def write(
     if path.suffix not in FORMS:
         known = ", ".join(f"{ending} ({what})" for ending, what in FORMS.items())
         raise ExportError(f"{_shown(path)} ends in none of {known}", hint="%llama export spans.jsonl")
+    told: Iterable[SpanRow] = counted(rows, f"writing {path.name}", len(rows), "spans", on_progress)
     if not everything:
-        rows, resource = [privacy.outgoing(row) for row in rows], privacy.public(resource)
+        told, resource = map(privacy.outgoing, told), privacy.public(resource)
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         if path.suffix == ".jsonl":
             with part.open("w", encoding="utf-8") as file:
-                file.writelines(f"{line}\n" for line in otlp_json.lines(from_row(row, resource) for row in rows))
+                file.writelines(f"{line}\n" for line in otlp_json.lines(from_row(row, resource) for row in told))
         elif path.suffix == ".json":
             from . import chrome
 
-            chrome.write(part, rows, samples)
+            chrome.write(part, list(told), samples)
         else:
             from . import parquet
 
-            parquet.write(part, ((row, from_row(row, resource)) for row in rows))
+            parquet.write(part, ((row, from_row(row, resource)) for row in told))
         size = part.stat().st_size
         part.replace(path)
     except OSError as error:
@@ -97,7 +100,7 @@ def write(
     return size
 
 
-def read(path: Path, store: SpanStore) -> Added:
+def read(path: Path, store: SpanStore, on_progress: Progress = silent) -> Added:
     """Add the spans of a file to ``store``, each once, oldest first; raises ExportError when it holds none.
 
     A line that is no OTLP (the last one of a file that was cut) is passed over and counted.
@@ -105,7 +108,7 @@ def read(path: Path, store: SpanStore) -> Added:
     own = own_resource()
     rows: list[SpanRow] = []
     unread = 0
-    for span in _spans(path):
+    for span in counted(_spans(path), f"reading {path.name}", None, "spans", on_progress):
         try:
             rows.append(privacy.received(to_row(span, own, privacy.public(own)) if span else _no_span(), content=True))
         except ValueError:

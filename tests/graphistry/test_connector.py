@@ -39,7 +39,9 @@ def test_nothing_is_sent_before_the_upload(hub):
 
 
 def test_the_dataset_is_private_before_the_first_row_is_sent(hub):
-    sent = upload(prepare(trace_tree(trace(1, 0))))
+    told = []
+    sent = upload(prepare(trace_tree(trace(1, 0))), on_progress=told.append)
+    assert [step.what for step in told][-3:] == ["making the dataset private", "sending the edges", "sending the nodes"]
     assert sent.dataset_id == "d41d8"
     assert sent.url.startswith(f"http://127.0.0.1:{hub.port}/graph/graph.html?dataset=d41d8&type=arrow&")
     order = [p for p in hub.paths if p.startswith(("/api/v2/upload", "/api/v2/share", "/api/v2/files"))]

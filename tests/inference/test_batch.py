@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 
@@ -12,10 +13,12 @@ from opentelemetry import context, trace
 from realengine import Engine
 from recorder import Recorder
 
+from llamatelemetry_jupyter import progressline
 from llamatelemetry_jupyter.api.client import LlamaCppClient
 from llamatelemetry_jupyter.errors import CommandError, RequestError, ServerError
 from llamatelemetry_jupyter.inference.engine import InferenceEngine
 from llamatelemetry_jupyter.inference.interrupt import Interrupted
+from llamatelemetry_jupyter.progress import Step
 
 pytestmark = [pytest.mark.floor, pytest.mark.engine]
 QUIET = {"progress": False, "max_tokens": 6, "temperature": 0}
@@ -59,8 +62,8 @@ def test_a_server_that_is_gone_fails_each_prompt(engine: Engine) -> None:
 
 
 def test_an_interrupt_ends_the_rest_and_keeps_what_is_there(llm: InferenceEngine, recorder: Recorder) -> None:
-    def interrupt(done: int, total: int, failed: int) -> None:
-        if done == 1:
+    def interrupt(step: Step) -> None:
+        if step.done == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     prompts = ["Say hello."] + ["Tell me a long story."] * 6
@@ -103,9 +106,12 @@ def test_the_callers_context_reaches_the_threads(llm: InferenceEngine, recorder:
     assert seen == [9, 9, 9]
 
 
-def test_the_bar_is_one_last_line_where_nobody_watches(llm: InferenceEngine, capfd: pytest.CaptureFixture) -> None:
+def test_its_line_is_one_last_line_where_nobody_watches(
+    llm: InferenceEngine, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progressline, "_FIRST_S", 0.0)
     llm.batch_infer(["a", "b"], max_tokens=1)
     said = capfd.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1
-    assert "2/2 prompts" in said.err
+    assert re.match(r"done in .*s: answering, 2 prompts", said.err)

@@ -18,6 +18,7 @@ from llamatelemetry_jupyter.errors import CommandError, RequestError
 from llamatelemetry_jupyter.inference._vectors import VectorCache
 from llamatelemetry_jupyter.inference.embeddings import BATCH_TEXTS, Embeddings
 from llamatelemetry_jupyter.inference.engine import InferenceEngine
+from llamatelemetry_jupyter.progress import Step
 
 pytestmark = [pytest.mark.floor, pytest.mark.engine]
 
@@ -50,9 +51,10 @@ def test_equal_texts_are_asked_for_once_and_known_ones_not_at_all(vectors: Embed
 def test_requests_are_bounded(vectors: Embeddings, recorder: Recorder) -> None:
     told = []
     texts = [f"n {n}" for n in range(BATCH_TEXTS + 3)]
-    vectors.embed(texts, progress=lambda *state: told.append(state))
+    vectors.embed(texts, progress=told.append)
     assert [len(part) for part in asked(recorder)] == [BATCH_TEXTS, 3]
-    assert told == [(BATCH_TEXTS, BATCH_TEXTS + 3, 0), (BATCH_TEXTS + 3, BATCH_TEXTS + 3, 0)]
+    assert {(step.total, step.unit) for step in told} == {(BATCH_TEXTS + 3, "texts")}
+    assert [step.done for step in told] == [0, BATCH_TEXTS, BATCH_TEXTS + 3]
 
 
 TEXTS = ["a dog barks", "quantum chromodynamics is the theory of quarks and of the gluons between them", "x", "sea"]
@@ -78,8 +80,13 @@ def test_vectors_are_right_where_an_engine_of_others_pools_wrongly() -> None:
 
 def test_an_interrupt_keeps_what_had_come(vectors: Embeddings, recorder: Recorder) -> None:
     texts = [f"n {n}" for n in range(BATCH_TEXTS + 3)]
+
+    def interrupt(step: Step) -> None:
+        if step.done:
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(KeyboardInterrupt):
-        vectors.embed(texts, progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        vectors.embed(texts, progress=interrupt)
     vectors.embed(texts)
     assert [len(part) for part in asked(recorder)] == [BATCH_TEXTS, 3]
 

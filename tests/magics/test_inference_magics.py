@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.floor
@@ -270,7 +272,8 @@ def test_in_a_notebook_each_is_one_output_that_a_batch_run_keeps():
         "%llama compare -t 0,1 -n 4 Say <script>hello</script>",
         "_llama",
         "%llama tokens a\tb",
-        "r = __import__('llamatelemetry_jupyter').current_session().engine().batch_infer(['a', 'b'], max_tokens=2)",
+        "import llamatelemetry_jupyter as lt; from llamatelemetry_jupyter import progressline",
+        "progressline._FIRST_S = 0.0; r = lt.current_session().engine().batch_infer(['a', 'b'], max_tokens=2)",
         "%llama stop",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
@@ -283,5 +286,5 @@ def test_in_a_notebook_each_is_one_output_that_a_batch_run_keeps():
     assert "tokens/s" in compared.data["text/plain"]
     assert [one.output_type for one in outputs[3]] == ["execute_result"], "a later cell shows the value again"
     assert outputs[4][0].data["text/html"].count("<span") == 3
-    (bar,) = outputs[5]
-    assert "2/2 prompts" in bar.data["text/plain"]
+    (line,) = outputs[6]
+    assert re.match(r"done in .*s: answering, 2 prompts", line.data["text/plain"])

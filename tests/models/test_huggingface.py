@@ -61,7 +61,7 @@ def blobs(tmp_path, repo=TINY):
 
 def test_a_form_is_fetched_once_into_the_cache_that_all_tools_share(hub, tmp_path, forms):
     seen = []
-    ref = catalogue.resolve(f"hf:{TINY}:q8_0", lambda stage, fraction: seen.append((stage, fraction)))
+    ref = catalogue.resolve(f"hf:{TINY}:q8_0", lambda step: seen.append((step.what, step.fraction)))
     assert (ref.id, ref.quant, ref.sha256) == ("Tiny-Q8_0", "Q8_0", hub.repos[TINY].sha256("Tiny-Q8_0.gguf"))
     assert blobs(tmp_path) == [ref.sha256]
     assert ("downloading Tiny-Q8_0.gguf", 1.0) in seen
@@ -115,10 +115,10 @@ def test_a_cut_connection_goes_on_where_it_broke(hub, forms):
 
 
 def test_a_stopped_cell_keeps_what_has_arrived(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(_https, "CHUNK", 50_000)
+    monkeypatch.setattr(_https, "_PIECE", 50_000)
 
-    def stop(stage, fraction):
-        if stage.startswith("downloading") and fraction and fraction > 0.3:
+    def stop(step):
+        if step.what.startswith("downloading") and step.fraction and step.fraction > 0.3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -59,10 +59,14 @@ def refused(address):
 
 def test_a_file_is_fetched_into_kagglehubs_cache_and_found_there(hub, model):
     seen = []
-    ref = catalogue.resolve(f"kaggle:{TINY}/tiny-Q8_0.gguf", lambda stage, _: seen.append(stage))
+    ref = catalogue.resolve(f"kaggle:{TINY}/tiny-Q8_0.gguf", seen.append)
     assert ref.path == str(room.cache_folder() / TINY / "3" / "tiny-Q8_0.gguf")
     assert (ref.id, ref.quant, ref.file_bytes) == ("tiny-Q8_0", "Q8_0", len(model))
-    assert any(stage.startswith("downloading tiny-Q8_0.gguf") for stage in seen)
+    assert {step.what for step in seen} == {"downloading tiny-Q8_0.gguf"}
+    measured = [step for step in seen if step.total is not None]
+    assert measured, "its bar is read"
+    assert {step.unit for step in measured} == {"B"}
+    assert measured[-1].total == pytest.approx(len(model), rel=0.01)
     asked = len(hub.hits)
     for same in (f"kaggle:{TINY}", f"kaggle:{TINY}:Q8_0", f"kaggle:{TINY}/3", f"kaggle:{TINY}/3/tiny-Q8_0.gguf"):
         assert catalogue.resolve(same) == ref

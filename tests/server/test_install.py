@@ -183,8 +183,8 @@ def test_a_killed_install_leaves_nothing_under_the_final_name_and_the_next_goes_
     publish("c-b7", "cpu", {"a.tar.gz": content})
     for stage in ("downloading", "unpacking"):
 
-        def die(said, fraction, stage=stage):
-            if said.startswith(stage):
+        def die(step, stage=stage):
+            if step.what.startswith(stage) and step.done:
                 os._exit(9)
 
         if (child := os.fork()) == 0:

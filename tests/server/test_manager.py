@@ -60,7 +60,7 @@ def test_a_started_server_says_what_it_is(manager, monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there: loopback must not ask a proxy
     monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "777")
     stages = []
-    handle = manager.start(ServerSettings(ctx=1024), on_progress=lambda stage, fraction: stages.append(fraction))
+    handle = manager.start(ServerSettings(ctx=1024), on_progress=lambda step: stages.append(step.fraction))
     assert (handle.slots, handle.ctx_per_slot, handle.model.id) == (1, 1024, "smollm2-135m")
     assert urlsplit(handle.url).hostname == "127.0.0.1"
     assert stages == sorted(stages)
@@ -207,8 +207,8 @@ def test_what_interrupts_a_start_leaves_nothing_running(manager):
     pids = []
     manager._on_event = lambda event: pids.append(event.data["pid"]) if event.kind == "spawned" else None
 
-    def interrupt(stage, fraction):
-        if fraction and fraction >= 0.2:
+    def interrupt(step):
+        if step.fraction and step.fraction >= 0.2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

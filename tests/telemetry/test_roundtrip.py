@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spanworld import OWN, SPAN, TRACE, spans
 
-from llamatelemetry_jupyter.telemetry import otlp_json, parquet, semconv
+from llamatelemetry_jupyter.progress import Step
+from llamatelemetry_jupyter.telemetry import exchange, otlp_json, parquet, semconv
 from llamatelemetry_jupyter.telemetry.store import SpanStore
 from llamatelemetry_jupyter.telemetry.wire import Wire, from_row, to_row
 from llamatelemetry_jupyter.values import SpanRow
@@ -71,6 +72,21 @@ def a_row(**fields):
         "end_ns": 3_000,
     }  # fmt: skip
     return SpanRow(**(known | fields))
+
+
+@pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".parquet"])
+def test_a_file_tells_how_many_spans_are_written_and_read(tmp_path, ending, everything):
+    path, told = tmp_path / f"spans{ending}", []
+    rows = [a_row(span_id=f"{number:016x}") for number in range(1, 601)]
+    exchange.write(path, rows, OWN, everything=everything, on_progress=told.append)
+    assert told == [Step(f"writing {path.name}", done, 600, "spans") for done in (0, 256, 512, 600)]
+    if ending != ".json":  # a picture for Perfetto is not read again
+        told.clear()
+        store = SpanStore(tmp_path / "store.sqlite")
+        assert exchange.read(path, store, told.append).new == 600
+        store.close()
+        assert told == [Step(f"reading {path.name}", done, None, "spans") for done in (0, 256, 512, 600)]
 
 
 def test_a_row_of_this_kernel_comes_back_with_energy_memory_and_the_cell_of_its_trace():

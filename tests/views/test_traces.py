@@ -36,7 +36,7 @@ def called(rows):
 
 def ask(name, session, **args):
     """The answer as the front end gets it."""
-    made = operations.of(session)[name](progress=lambda stage, fraction: None, **args)
+    made = operations.of(session)[name](progress=lambda step: None, **args)
     return json.loads(json.dumps(made, allow_nan=False))
 
 

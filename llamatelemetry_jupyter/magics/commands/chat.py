@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from ... import escape
 from ...errors import CommandError, RequestError, ServerError
 from ...inference.interrupt import Interrupted
+from ...live import Live
 from ...values import Answer, TokenEvent
 from .. import defaults
 from ..kept import Kept
-from ..output import Live, mark_streamed
+from ..output import mark_streamed
 from ..parser import Parser
 from ..template import substitute
 

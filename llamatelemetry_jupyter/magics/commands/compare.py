@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import CommandError, LlamaError
 from ...inference.interrupt import Interrupted
-from ..output import Live, mark_streamed
+from ...live import Live
+from ...progress import Progress, Step
+from ...progressline import shown
+from ..output import mark_streamed
 from ..parser import Parser
 from ..template import substitute
 
@@ -53,23 +56,29 @@ def run(session: Session, args: argparse.Namespace) -> Comparison:
     if args.system:
         options["system"] = args.system if args.raw else substitute(args.system, names)
     columns = _columns(args)
-    _check_models(session, [name for name, _ in groupby(columns, key=lambda column: column.model)])
+    models = list(dict.fromkeys(column.model for column in columns))
     view = _View(session, Comparison(prompt, tuple(columns)), args.out)
-    number = 0
-    try:
-        for model, group in groupby(columns, key=lambda column: column.model):
-            with _engine(session, model) as engine:
-                for column in group:
-                    view.ask(engine, number, column, options)
-                    number += 1
-    except KeyboardInterrupt as interrupt:
-        view.finish()
-        said = f"{number} of {len(columns)} answers are complete and kept"
-        raise Interrupted(said, hint="_llama.frame()") from interrupt
-    except LlamaError:
-        view.finish()
-        raise
-    return view.finish()
+    # In a notebook the table grows in view: only what is fetched and started before has to be told of.
+    waits = any(model is not None and _running(session, model) is None for model in models)
+    with shown(waits or not view.live.in_kernel) as say:
+        _check_models(session, models, say)
+        number = 0
+        try:
+            for model, group in groupby(columns, key=lambda column: column.model):
+                with _engine(session, model, say) as engine:
+                    for column in group:
+                        say(Step("comparing", number, len(columns), "answers"))
+                        view.ask(engine, number, column, options)
+                        number += 1
+                        say(Step("comparing", number, len(columns), "answers"))
+        except KeyboardInterrupt as interrupt:
+            view.finish()
+            said = f"{number} of {len(columns)} answers are complete and kept"
+            raise Interrupted(said, hint="_llama.frame()") from interrupt
+        except LlamaError:
+            view.finish()
+            raise
+        return view.finish()
 
 
 class _View:
@@ -159,22 +168,22 @@ def _running(session: Session, model: str) -> str | None:
     return None
 
 
-def _check_models(session: Session, models: list[str | None]) -> None:
+def _check_models(session: Session, models: list[str | None], progress: Progress) -> None:
     """A name that is no model stops the comparison before it has begun; a model that is missing is fetched now."""
     from ...models import catalogue
 
     for model in models:
         if model is not None and _running(session, model) is None:
-            catalogue.resolve(model, Live(session.shell).progress)
+            catalogue.resolve(model, progress)
 
 
 @contextmanager
-def _engine(session: Session, model: str | None) -> Iterator[InferenceEngine]:
+def _engine(session: Session, model: str | None, progress: Progress) -> Iterator[InferenceEngine]:
     """An engine on ``model``, on a server of this command's own where none runs it."""
     if model is None or (name := _running(session, model)) is not None:
         yield session.engine(None if model is None else model, server=None if model is None else name)
         return
-    session.start(model, name=_SERVER, on_progress=Live(session.shell).progress)
+    session.start(model, name=_SERVER, on_progress=progress)
     try:
         yield session.engine(server=_SERVER)
     finally:

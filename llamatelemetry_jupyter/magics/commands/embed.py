@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CommandError
+from ...progressline import Line
 from ..kept import Kept
-from ..output import Live
 from ..parser import Parser, closest
 from ..template import substitute
 
@@ -98,9 +98,9 @@ def _embeddings(session: Session, model: str | None) -> Embeddings:
         answering = session.handle.model if session.handle is not None else None
         # By name where it has one: a path would be another model to whoever asks for it by its name.
         default = (answering.id if answering.sha256 else answering.path) if answering is not None else "smollm2-135m"
-        live = Live(session.shell)
-        handle = session.start(model or default, name=_SERVER, embeddings=True, on_progress=live.progress)
-        live.line(f"embeddings by {handle.model.id if handle.model else handle.url}, on a server named {_SERVER}")
+        with Line() as line:
+            handle = session.start(model or default, name=_SERVER, embeddings=True, on_progress=line)
+            line.end(f"embeddings by {handle.model.id if handle.model else handle.url}, on a server named {_SERVER}")
     kept = _kept.get(session)
     if kept is None or kept[0] != handle:
         kept = _kept.put(session, (handle, Embeddings(session.engine(server=_SERVER))))

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import CommandError
-from ..output import Live, confirmed
+from ...live import Live
+from ...progressline import Line
+from ..output import confirmed
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -70,9 +72,11 @@ def _write(session: Session, args: argparse.Namespace) -> None:
     path = Path(args.to).expanduser()
     before = spans is not session.spans
     resource = exchange.resource_of(spans) if before else exchange.own_resource()
-    written = exchange.write(path, rows, resource, None if before else session.samples, everything=args.full)
+    samples = None if before else session.samples
     what = "as they are" if args.full else f"{_LEFT_OUT} (--full writes them, too)"
-    Live(session.shell).line(f"written: {escape.plain(path)} · {counted(len(rows))}, {size(written)} · {what}")
+    with Line() as line:
+        written = exchange.write(path, rows, resource, samples, everything=args.full, on_progress=line)
+        line.end(f"written: {path} · {counted(len(rows))}, {size(written)} · {what}")
 
 
 def _send(session: Session, args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ...errors import CommandError
-from ..output import Live
+from ...progressline import Line
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def configure(parser: Parser) -> None:
 def run(session: Session, args: argparse.Namespace) -> GpuView | None:
     """Cards, links and owners now; without a GPU the host's memory by owner, and one line why."""
     if args.action == "record":
-        _record(session, args)
+        _record(args)
         return None
     if args.file is not None:
         raise CommandError(f"%llama gpu shows all cards; {args.file!r} is not read", hint="%llama gpu record FILE")
@@ -142,7 +142,7 @@ def _beginning(log: Path) -> str:
 # ------------------------------------------------------------------------------------------------------------- record
 
 
-def _record(session: Session, args: argparse.Namespace) -> None:
+def _record(args: argparse.Namespace) -> None:
     from ...gpu.recording import record
     from ...views.format import size
 
@@ -157,6 +157,6 @@ def _record(session: Session, args: argparse.Namespace) -> None:
         raise CommandError(f"{path} exists and is not overwritten", hint=f"!rm {path}")
     if not path.parent.is_dir():
         raise CommandError(f"there is no folder {path.parent}", hint=f"!mkdir -p {path.parent}")
-    live = Live(session.shell)
-    record(path, seconds=args.seconds, hz=args.hz, on_progress=lambda done: live.progress("recording the GPUs", done))
-    live.line(f"wrote {path}: {size(path.stat().st_size)}; it names cards, driver and process ids, and no text")
+    with Line() as line:
+        record(path, seconds=args.seconds, hz=args.hz, on_progress=line)
+        line.end(f"wrote {path}: {size(path.stat().st_size)}; it names cards, driver and process ids, and no text")

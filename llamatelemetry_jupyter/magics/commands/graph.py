@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from ... import escape
 from ...errors import CommandError
-from ..output import Live, confirmed
+from ...live import Live
+from ...progressline import Line
+from ..output import confirmed
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -61,8 +63,9 @@ def _upload(session: Session, frames: Any, folder: Path | None, yes: bool) -> Dr
     if not yes and not confirmed(question, "%llama graph --graphistry --yes"):
         Live(session.shell).line(f"nothing was sent; the files are in {folder}")
         return None
-    sent = upload(plan)
-    Live(session.shell).line(f"private graph: {escape.plain(sent.url)}")
+    with Line() as line:
+        sent = upload(plan, on_progress=line)
+        line.end(f"private graph: {sent.url}")
     return Drawing(frames, url=sent.url)
 
 

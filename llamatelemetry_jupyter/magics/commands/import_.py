@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..output import Live
+from ...progressline import Line
 from ..parser import Parser
 from .export import counted
 
 if TYPE_CHECKING:
     from ...session import Session
+    from ...telemetry.exchange import Added
 
 
 def configure(parser: Parser) -> None:
@@ -25,8 +26,13 @@ def run(session: Session, args: argparse.Namespace) -> None:
     """Add the spans of a file; those that are there already are not added again."""
     from ...telemetry import exchange
 
-    added = exchange.read(Path(args.file).expanduser(), session.spans)
+    with Line() as line:
+        added = exchange.read(Path(args.file).expanduser(), session.spans, line)
+        line.end(_told(added))
+
+
+def _told(added: Added) -> str:
     parts = [f"{counted(added.new)} added"]
     parts += [f"{added.known} were there already"] if added.known else []
     parts += [f"not spans: {added.unread} part{'' if added.unread == 1 else 's'} of the file"] if added.unread else []
-    Live(session.shell).line(" · ".join(parts))
+    return " · ".join(parts)

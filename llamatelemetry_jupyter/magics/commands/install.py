@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import EngineError
-from ..output import Live, confirmed
+from ...live import Live
+from ...progressline import Line
+from ..output import confirmed
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -46,12 +48,13 @@ def run(session: Session, args: argparse.Namespace) -> Table | None:
     if not args.yes and not _confirmed(plan, args):
         live.line("nothing was installed")
         return None
-    build = install.install(plan, live.progress)
-    if build.problem is not None:
-        raise EngineError(
-            f"{build.id} is installed but will not be used: {escape.plain(build.problem)}", hint="%llama doctor"
-        )
-    live.line(f"installed: {_told(build)}")
+    with Line() as line:
+        build = install.install(plan, line)
+        if build.problem is not None:
+            raise EngineError(
+                f"{build.id} is installed but will not be used: {escape.plain(build.problem)}", hint="%llama doctor"
+            )
+        line.end(f"installed: {_told(build)}")
     return None
 
 
@@ -69,8 +72,8 @@ def _confirmed(plan: Plan, args: argparse.Namespace) -> bool:
 
 
 def _table(machine: Machine) -> Table:
-    from ..._files import size
     from ...server import engines
+    from ...units import size
     from ...views.text import Table
 
     there = {build.id: build for build in engines.installed()}

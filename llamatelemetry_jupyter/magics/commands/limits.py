@@ -50,7 +50,7 @@ def run(session: Session, args: argparse.Namespace) -> LimitsView:
         raise CommandError("no model was named and none is running", hint="%llama limits smollm2-135m --gpus 2xT4")
     if args.ctx is not None and not 1 <= args.ctx <= 1 << 24:
         raise CommandError(f"--ctx must be from 1 to {1 << 24:,}", hint="%llama limits --help")
-    path = located(session, model)
+    path = located(model)
     header = check(path)
     shape = shape_of(header)
     served = next((h for h in session.handles() if h.model and Path(h.model.path) == Path(path)), None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import ServerError
-from ..output import Live
+from ...live import Live
 from ..parser import Parser
 
 if TYPE_CHECKING:

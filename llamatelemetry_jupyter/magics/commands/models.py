@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import CommandError, ModelError
-from ..output import Live, confirmed
+from ...progressline import Line
+from ..output import confirmed
 from ..parser import Parser
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ def run(session: Session, args: argparse.Namespace) -> Table | ModelView | None:
     if args.model is None:
         raise CommandError(f"which model shall be {_DONE[args.action]}?", hint=f"%llama models {args.action} NAME")
     if args.action == "info":
-        return _info(session, args.model, args.ctx)
+        return _info(args.model, args.ctx)
     if args.action == "pull":
-        _pull(session, args.model)
+        _pull(args.model)
     else:
         _remove(session, args.model, yes=args.yes)
     return None
@@ -115,41 +116,42 @@ def _placed(file_bytes: int, memory: Free, more: Beside | None) -> str:
 # --------------------------------------------------------------------------------------------------------------- info
 
 
-def _info(session: Session, model: str, ctx: int) -> ModelView:
+def _info(model: str, ctx: int) -> ModelView:
     """The header of a model as a picture with tables; of a remote one nothing else is fetched."""
     from ...models.demand import Demand
     from ...models.gguf import read_model
     from ...models.shape import shape_of
     from ...views.models import model_view
 
-    header = read_model(located(session, model))
+    header = read_model(located(model))
     return model_view(header, shape_of(header), Demand(ctx))
 
 
-def located(session: Session, model: str) -> str:
+def located(model: str) -> str:
     """Where the header of a model can be read: a file on this machine, or an address of which no more is fetched."""
     from ...models import catalogue
 
     if model.lower().startswith(("https:", "http:")):
         return model.partition("#")[0]
-    return catalogue.readable(model, Live(session.shell).progress)
+    with Line() as line:
+        return catalogue.readable(model, line)
 
 
 # --------------------------------------------------------------------------------------------------------------- pull
 
 
-def _pull(session: Session, model: str) -> None:
+def _pull(model: str) -> None:
     from ...models import catalogue
     from ...server.available import free
     from ...views.format import size
 
-    live = Live(session.shell)
-    chosen = catalogue.choose(model, free(), live.progress)
-    if chosen.why:
-        print(escape.plain(chosen.why))
-    ref = catalogue.pull(chosen.model, live.progress)
-    checked = "" if ref.sha256 is None else f" · SHA-256 {ref.sha256[:16]}…"
-    live.line(escape.plain(f"{ref.id} · {ref.quant or 'n/a'} · {size(ref.file_bytes)}{checked} · {ref.path}"))
+    with Line() as line:
+        chosen = catalogue.choose(model, free(), line)
+        if chosen.why:
+            line.note(chosen.why)
+        ref = catalogue.pull(chosen.model, line)
+        checked = "" if ref.sha256 is None else f" · SHA-256 {ref.sha256[:16]}…"
+        line.end(f"{ref.id} · {ref.quant or 'n/a'} · {size(ref.file_bytes)}{checked} · {ref.path}")
 
 
 # ----------------------------------------------------------------------------------------------------------------- rm

@@ -53,7 +53,7 @@ def run(session: Session, args: argparse.Namespace) -> PlanView | Table:
     if model is None:
         raise CommandError("no model was named and none is running", hint="%llama plan smollm2-135m --gpus 2xT4")
     demand = _demand(args, args.ctx, args.slots)
-    header = check(located(session, model))
+    header = check(located(model))
     shape = shape_of(header)
     gpus, host = _devices(args.gpus)
     found = _placed(shape, gpus, host, demand, args.gpu_layers)

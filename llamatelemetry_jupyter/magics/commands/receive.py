@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ...errors import CommandError
-from ..output import Live
+from ...live import Live
 from ..parser import Parser
 from .export import counted
 

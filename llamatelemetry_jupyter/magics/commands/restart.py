@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..output import Live
+from ...progressline import Line
 from ..parser import Parser
 from ..settings import add_settings, given
 from .start import noticing, report
@@ -23,9 +23,9 @@ def configure(parser: Parser) -> None:
 
 def run(session: Session, args: argparse.Namespace) -> None:
     """Stop the server, also a crashed one, and start it with its settings and the changed ones."""
-    live = Live(session.shell)
     before = next((h for h in session.handles() if h.name == args.name), None)
     manager = session.manager_of(args.name)
     told: list[str] = []
-    handle = manager.restart(live.progress, args.timeout, on_notice=noticing(told), **given(args))
-    report(live, manager, before, handle, told)
+    with Line() as line:
+        handle = manager.restart(line, args.timeout, on_notice=noticing(line, told), **given(args))
+        report(line, manager, before, handle, told)

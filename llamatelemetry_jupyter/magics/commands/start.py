@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from ... import escape
 from ...errors import CommandError
+from ...progressline import Line
 from .. import defaults
-from ..output import Live
 from ..parser import Parser
 from ..settings import add_settings, given
 
 if TYPE_CHECKING:
-    from ...fetch import Progress
     from ...server.process import ServerManager
     from ...session import Session
     from ...values import ServerHandle
@@ -37,7 +36,6 @@ def run(session: Session, args: argparse.Namespace) -> None:
 
     The same settings again change nothing, others restart it; without any, a server that runs is what is meant.
     """
-    live = Live(session.shell)
     before = next((h for h in session.handles() if h.name == args.name), None)
     if before is None:
         defaults.fill(session.shell, args, "model", "engine", "ctx")
@@ -46,36 +44,37 @@ def run(session: Session, args: argparse.Namespace) -> None:
         raise CommandError(
             f"server {args.name!r} is attached: {before.url}", hint="%llama start --name other   (or %llama stop first)"
         )
-    if before is not None and not (args.model or settings or args.engine or args.restart or args.keep):
-        live.line(f"already running: {describe(before)}")
-        return
     told: list[str] = []
-    handle = session.start(
-        _model(args, before, live.progress),
-        name=args.name,
-        engine=args.engine,
-        replace=args.restart,
-        keep=args.keep,
-        on_progress=live.progress,
-        on_notice=noticing(told),
-        timeout_s=args.timeout,
-        **settings,
-    )
-    report(live, session.manager_of(args.name), before, handle, told)
+    with Line() as line:
+        if before is not None and not (args.model or settings or args.engine or args.restart or args.keep):
+            line.end(f"already running: {describe(before)}")
+            return
+        handle = session.start(
+            _model(args, before, line),
+            name=args.name,
+            engine=args.engine,
+            replace=args.restart,
+            keep=args.keep,
+            on_progress=line,
+            on_notice=noticing(line, told),
+            timeout_s=args.timeout,
+            **settings,
+        )
+        report(line, session.manager_of(args.name), before, handle, told)
 
 
-def noticing(told: list[str]) -> Callable[[str], None]:
+def noticing(line: Line, told: list[str]) -> Callable[[str], None]:
     """Shows at once what is to be known before the engine starts, and adds its lines to ``told``."""
 
     def notice(text: str) -> None:
-        told.extend(escape.plain(line) for line in text.splitlines())
-        print("\n".join(escape.plain(line) for line in text.splitlines()))
+        told.extend(escape.plain(one) for one in text.splitlines())
+        line.note("\n".join(text.splitlines()))
 
     return notice
 
 
 def report(
-    live: Live, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle, told: Sequence[str]
+    line: Line, manager: ServerManager, before: ServerHandle | None, handle: ServerHandle, told: Sequence[str]
 ) -> None:
     """What runs now, and what the engine did not say aloud and nobody ``told`` before it started."""
     again = before is not None and before.pid == handle.pid
@@ -87,10 +86,10 @@ def report(
                 lines += [f"warning: {cause}", f"  try: {remedy}"]
     if manager.kept and not again:
         lines.append("it goes on when this kernel ends; %llama attach finds it again, %llama stop ends it")
-    live.line("\n".join(escape.plain(line) for line in lines))
+    line.end("\n".join(lines))
 
 
-def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Progress) -> str:
+def _model(args: argparse.Namespace, before: ServerHandle | None, line: Line) -> str:
     """The model that is meant, in the form that fits; says in one line which form and why where there was a choice."""
     from ...models import catalogue
     from ...server.available import free
@@ -101,9 +100,9 @@ def _model(args: argparse.Namespace, before: ServerHandle | None, progress: Prog
         # Hints say `--ctx N --restart` without a name, and a name alone stays with the form that is running.
         if args.model is None or args.model.lower() == running.id.partition(":")[0]:
             return name
-    chosen = catalogue.choose(args.model or "smollm2-135m", free(before), progress)
+    chosen = catalogue.choose(args.model or "smollm2-135m", free(before), line)
     if chosen.why:
-        print(escape.plain(chosen.why))
+        line.note(chosen.why)
     return chosen.model
 
 
