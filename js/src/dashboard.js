@@ -8,8 +8,9 @@
 import "./style.css";
 import { Controls } from "./controls.js";
 import { consume, h, hideStatic, setAttribute } from "./dom.js";
+import { duration } from "./format.js";
 import { History } from "./history.js";
-import { Model } from "./model.js";
+import { Model, Refused } from "./model.js";
 import { Store, WINDOWS_MS } from "./store.js";
 import { spanKind, Theme } from "./theme.js";
 import { Graph } from "./views/graph.js";
@@ -34,15 +35,19 @@ import { asSnapshot, decode } from "./wire.js";
  * @typedef {{
  *   server: Server | null, totals: Totals | null, devices: readonly Device[], sinceMs: number | null,
  * }} State
+ * @typedef {{ word: string, why: string }} Lost Why what is shown is no longer so: two words, and what to type.
  * @typedef {{
  *   history: History, state: State, range: readonly [number, number], until: number, width: number, theme: Theme,
  *   band: readonly [number, number] | null, row: number, cursorRow: number, selected: string | null,
- *   paused: boolean, quietS: number | null,
+ *   paused: boolean, quietS: number | null, lost: Lost | null,
  * }} Frame What the views draw: `row` is the newest that is shown, `cursorRow` the one that figures are read from,
  *   `until` the newest time that is shown.
  */
 
 const QUIET_S = 5;
+/** So long without a word from the kernel, and what is shown is no picture of now. */
+const LOST_S = 15;
+const AGAIN = "run the cell again: %llama dashboard";
 /** A snapshot is asked for at most this often. */
 const ASK_MS = 5000;
 
@@ -50,6 +55,8 @@ const ASK_MS = 5000;
 class Live {
   history = new History();
   heardAt = performance.now();
+  /** Whether the kernel has ended: a host tells that its connection has changed, not how, and only a message proves life. */
+  gone = false;
   /** @type {Set<() => void>} */
   #views = new Set();
   #asked = Number.NEGATIVE_INFINITY;
@@ -60,6 +67,10 @@ class Live {
     this.#model = model;
     model.onSnapshot(() => this.#load());
     model.onMessage((content, buffers) => this.#receive(content, buffers));
+    model.onConnection(() => {
+      this.gone = true;
+      for (const changed of this.#views) changed();
+    });
     this.#load();
   }
 
@@ -72,10 +83,15 @@ class Live {
     signal.addEventListener("abort", () => this.#views.delete(changed), { once: true });
   }
 
+  #heard() {
+    this.heardAt = performance.now();
+    this.gone = false;
+  }
+
   #load() {
     const snapshot = asSnapshot(this.#model.snapshot);
     if (!snapshot) return;
-    this.heardAt = performance.now();
+    this.#heard();
     this.history.load(snapshot, this.#model.seq);
     for (const changed of this.#views) changed();
   }
@@ -87,7 +103,7 @@ class Live {
   #receive(content, buffers) {
     const message = decode(content, buffers);
     if (!message) return;
-    this.heardAt = performance.now();
+    this.#heard();
     this.history.apply(message);
     if (this.history.needsSnapshot && performance.now() - this.#asked > ASK_MS) {
       this.#asked = performance.now();
@@ -128,7 +144,8 @@ function show(live, model, el, signal) {
     signal,
     visible,
     redraw: () => schedule(),
-    request: (op, args, onProgress) => model.request(op, args, onProgress),
+    request: (op, args, onProgress) =>
+      live.gone ? Promise.reject(ended()) : model.request(op, args, onProgress),
     onPick: (t) => store.set({ selected: spanAt(history.spans.values(), t)?.span_id ?? null }),
     onShow: ({ span_id, start_ms, end_ms }) => {
       const half = Math.max(store.view.windowMs, (end_ms - start_ms) * 1.2) / 2;
@@ -195,9 +212,11 @@ function show(live, model, el, signal) {
       selected,
       paused,
       quietS: quietS > QUIET_S && !model.recorded ? Math.floor(quietS) : null,
+      lost: model.recorded ? null : lost(live.gone, Math.floor(quietS)),
     };
     now.render(frame);
-    controls.render();
+    controls.render(live.gone);
+    setAttribute(root, "data-lost", frame.lost !== null);
     tabs.forEach((tab, i) => {
       const page = pages[i];
       if (page) page.hidden = tab.id !== store.view.tab;
@@ -219,6 +238,7 @@ function show(live, model, el, signal) {
     });
   };
   live.watch(schedule, signal);
+  model.onConnection(() => model.abandon(ended()));
   store.subscribe(schedule, signal);
   // At once: style sheet and canvases change their colours in the same frame.
   theme.follow(() => void (seen ? draw() : schedule()), signal);
@@ -255,6 +275,24 @@ function show(live, model, el, signal) {
     { once: true },
   );
   schedule();
+}
+
+function ended() {
+  return new Refused("The kernel was restarted or has ended", AGAIN);
+}
+
+/**
+ * @param {boolean} gone
+ * @param {number} quietS
+ * @returns {Lost | null}
+ */
+function lost(gone, quietS) {
+  if (gone) return { word: "kernel gone", why: `restarted or ended; this is how it stood; ${AGAIN}` };
+  if (quietS < LOST_S) return null;
+  return {
+    word: "no data",
+    why: `for ${duration(quietS)}: a cell holds the kernel, or it is gone; ${AGAIN}`,
+  };
 }
 
 /**

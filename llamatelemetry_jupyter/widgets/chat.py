@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import anywidget
 import traitlets
 
-_STATIC = Path(__file__).with_name("static")
+from .base import STATIC, Widget
 
 
-class ChatWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is skipped by mypy
+class ChatWidget(Widget):
     """Shows the turns of a :class:`..conversation.Conversation`; ``js/src/chat.js`` is its source.
 
     ``turns`` holds them as they were when one was last added or had ended; pieces of text come as messages.
     """
 
-    _esm = _STATIC / "chat.js"
-    _css = _STATIC / "chat.css"
+    _esm = STATIC / "chat.js"
+    _css = STATIC / "chat.css"
 
     turns: traitlets.List[dict[str, object]] = traitlets.List().tag(sync=True)
     #: Who answers, and with which parameters (``Conversation.about``).
