@@ -241,7 +241,15 @@ function isDark(root) {
   if (classList.contains("vscode-light") || classList.contains("vscode-high-contrast-light")) return false;
   if (classList.contains("vscode-dark") || classList.contains("vscode-high-contrast")) return true;
   const named = html.getAttribute("theme") ?? html.dataset.theme ?? body.dataset.theme;
-  if (named) return named === "dark";
+  return named ? named === "dark" : groundIsDark(root);
+}
+
+/**
+ * Whether the nearest opaque background below an element is dark.
+ *
+ * @param {HTMLElement} root
+ */
+export function groundIsDark(root) {
   for (let el = root.parentElement; el; el = el.parentElement) {
     const channels =
       getComputedStyle(el)

@@ -354,7 +354,7 @@ def test_what_no_kernel_brings_news_of_is_greyed_until_one_does(dashboard):
     page.wait_for_selector(".llamatelemetry[data-lost]")
     assert text(page, "state") == "no data"
     assert text(page, "engine") == (
-        "for 16 s: a cell holds the kernel, or it is gone; run the cell again: %llama dashboard"
+        "for 16.0 s: a cell holds the kernel, or it is gone; run the cell again: %llama dashboard"
     )
     last = made["points"]["t_ms"][-1]
     page.evaluate("rows => harness.frame(2, rows)", [[last + 500, *(7 * world.MIB for _ in made["series"])]])
