@@ -7,6 +7,7 @@ few, each has a number, a frame says to which list of series it belongs, and the
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import sys
@@ -23,6 +24,7 @@ from .clock import now_ns
 from .values import Samples, SampleSource, SpanSource
 from .views.series import columns, series_list
 
+_log = logging.getLogger(__name__)
 #: ``send(content, buffers)``: a widget's ``send``.
 Send = Callable[[dict[str, Any], "list[bytes]"], None]
 Snapshot = Callable[[], dict[str, Any]]
@@ -129,6 +131,15 @@ class Feed:
         with widget.hold_sync():
             widget.snapshot = made
             widget.seq = seq
+
+    def now(self) -> dict[str, Any]:
+        """Traits for a front end that comes later, on any thread; the others get what they would have got anyway."""
+        try:
+            with self._lock:
+                return {"snapshot": self._call_snapshot(), "seq": self._seq}
+        except Exception:  # noqa: BLE001 (the host asks for all widgets of a notebook at once: others' must not be lost)
+            _log.warning("a late page gets an older picture", exc_info=True)
+            return {}
 
     def on_message(self, _widget: object, content: object, _buffers: object = None) -> None:
         """A request of the front end, on any thread: ``{"op": "snapshot"}`` asks for the whole state."""

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -59,7 +59,6 @@ class Session:
         self.cells: CellHooks | None = None
         self.events: deque[ServerEvent] = deque(maxlen=10_000)
         self._on_refresh: list[Callable[[], None]] = []
-        self._dashboard: Closeable | None = None
         self._described = False
         self._held: dict[str, Closeable] = {}
         #: What the user has agreed to send: address, and whether everything.
@@ -353,11 +352,16 @@ class Session:
         self._on_refresh.append(fn)
         return lambda: self._on_refresh.remove(fn) if fn in self._on_refresh else None
 
-    def show_dashboard(self, dashboard: Closeable) -> None:
-        """Take over a live dashboard; the one before is closed, so that a cell run again leaves no second feed."""
-        before, self._dashboard = self._dashboard, dashboard
-        if before is not None:
-            before.close()
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The front end's message that asked for the running cell; empty where there is none."""
+        found = self.shell.get_parent() if hasattr(self.shell, "get_parent") else None
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def cell_id(self) -> str:
+        """Id of the notebook's cell that runs; empty where the host does not tell."""
+        return str(self.request.get("metadata", {}).get("cellId", ""))
 
     def hold(self, name: str, thing: Closeable) -> None:
         """Close ``thing`` with the session; what was held under that name is closed now."""
@@ -386,8 +390,6 @@ class Session:
         from .telemetry import privacy
 
         self.refresh()
-        if self._dashboard is not None:
-            self._dashboard.close()
         for name in [name for name in self._held if name != "otlp"]:
             self.release(name)
         for manager in self.managers.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -244,15 +245,39 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
-def kaggle_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def floor() -> Path:
+    """The environment with Kaggle's versions."""
+    found = REPO / ".venv-floor"
+    if not (found / ".stamp").exists():
+        pytest.fail("no environment with Kaggle's versions; try: make .venv-floor/.stamp")
+    return found
+
+
+@pytest.fixture(scope="session")
+def kaggle_lab(floor: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """The same JupyterLab with Kaggle's versions of kernel and widgets; its kernel is ``kaggle``."""
     from rig import Lab
 
-    floor = REPO / ".venv-floor"
-    if not (floor / ".stamp").exists():
-        pytest.fail("no environment with Kaggle's versions; try: make .venv-floor/.stamp")
     kernels = {"kaggle": floor / "bin" / "python"}
     with Lab(tmp_path_factory.mktemp("kaggle-lab") / "home", kernels, extensions=floor) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def colab_lab(floor: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The same with Colab's ipywidgets, which is all that differs between the two in what widgets need; kernel ``colab``."""
+    from rig import Lab
+
+    folder = tmp_path_factory.mktemp("colab-lab")
+    python, packages, wrapper = floor / "bin" / "python", folder / "packages", folder / "python"
+    subprocess.run(
+        [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-qq", "--no-deps",
+         "-c", REPO / "constraints" / "colab-freeze.txt", "--target", packages, "ipywidgets", "ipython-genutils"],
+        check=True, env=OUTSIDE, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    wrapper.write_text(f'#!/bin/sh\nPYTHONPATH="{packages}${{PYTHONPATH:+:$PYTHONPATH}}" exec "{python}" "$@"\n')
+    wrapper.chmod(0o755)
+    with Lab(folder / "home", {"colab": wrapper}, extensions=floor) as running:
         yield running
 
 
@@ -269,8 +294,8 @@ def browser() -> Iterator[Browser]:
 def notebook(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Callable[..., Notebook]]:
     """``notebook(path or cells, kernel="python3", wait=True)``: opens it in JupyterLab; closed with its kernel at the end.
 
-    ``kernel="kaggle"``: with Kaggle's versions of kernel and widgets, under the same JupyterLab; ``app="notebook"``:
-    in Notebook 7.
+    ``kernel="kaggle"`` or ``"colab"``: with their versions of kernel and widgets, under the same JupyterLab;
+    ``app="notebook"``: in Notebook 7.
     """
     opened: list[Notebook] = []
 
@@ -283,7 +308,7 @@ def notebook(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Calla
     ) -> Notebook:
         from rig import Notebook
 
-        lab = request.getfixturevalue("kaggle_lab" if kernel == "kaggle" else "lab")
+        lab = request.getfixturevalue("lab" if kernel == "python3" else f"{kernel}_lab")
         opened.append(Notebook.open(lab, browser, content, kernel=kernel, wait=wait, app=app))
         return opened[-1]
 

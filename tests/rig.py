@@ -346,6 +346,14 @@ class Notebook(Watched):
         if wait:
             self.wait_done(timeout)
 
+    def run_cell(self, index: int) -> None:
+        """Run one cell as a person does, with what the page sends along; returns when it has ended."""
+        self.page.evaluate(
+            """async i => { const book = jupyterapp.shell.currentWidget.content; book.activeCellIndex = i; book.deselectAll();
+            await jupyterapp.commands.execute('notebook:run-cell'); }""",
+            index,
+        )
+
     def wait_done(self, timeout: float = 120) -> None:
         """Wait for the run that :meth:`run_all` began."""
         self.page.wait_for_function("() => window.rigRun !== 'running'", timeout=timeout * 1000)

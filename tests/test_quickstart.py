@@ -112,16 +112,3 @@ def test_the_quickstart_runs_in_notebook_7(notebook):
     own = ("reading 'schema'", "Command 'filebrowser:open-path' not registered")
     assert [e for e in opened.errors if not any(words in e for words in own)] == []
     assert opened.foreign == []
-
-
-def test_a_dashboard_shown_again_and_unloaded_leaves_no_thread(notebook):
-    cells = ["%load_ext llamatelemetry", "%llama dashboard", "%llama dashboard", "import threading"]
-    opened = notebook(cells)
-    opened.run_all()
-    opened.output(2).locator(".llamatelemetry").wait_for()
-    names = "print(sorted(t.name for t in threading.enumerate() if t.name.startswith('llamatelemetry')))"
-    assert opened.kernel(names).count("llamatelemetry-feed") == 1
-    assert opened.failures() == []
-    opened.kernel("get_ipython().extension_manager.unload_extension('llamatelemetry')")
-    assert opened.kernel(names) == "[]"
-    assert opened.errors == []

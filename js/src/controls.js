@@ -94,9 +94,11 @@ export class Controls {
     this.#ask(null);
   }
 
-  render() {
+  /** @param {boolean} gone Whether there is no kernel that could do anything. */
+  render(gone = false) {
     const { server } = this.#history;
-    const can = this.#doing === null ? possible(server) : this.#doing === "stop" ? [] : ["stop"];
+    const all = this.#doing === null ? possible(server) : this.#doing === "stop" ? [] : ["stop"];
+    const can = gone ? [] : all;
     for (const [action, button] of this.#actions) {
       setAttribute(button, "aria-disabled", String(!can.includes(action)));
     }

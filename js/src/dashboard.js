@@ -10,6 +10,7 @@ import { ANSWERS } from "./answers.js";
 import { asSnapshot, own, record } from "./believed.js";
 import { Controls } from "./controls.js";
 import { consume, h, hideStatic, setAttribute } from "./dom.js";
+import { duration } from "./format.js";
 import { TimeAxis } from "./gestures.js";
 import { History } from "./history.js";
 import { Model, Refused } from "./model.js";
@@ -38,10 +39,11 @@ import { decode } from "./wire.js";
  * @typedef {{
  *   server: Server | null, totals: Totals | null, devices: readonly Device[], sinceMs: number | null,
  * }} State
+ * @typedef {{ word: string, why: string }} Lost Why what is shown is no longer so: two words, and what to type.
  * @typedef {{
  *   history: History, state: State, range: readonly [number, number], until: number, width: number, theme: Theme,
  *   band: readonly [number, number] | null, row: number, cursorRow: number, selected: string | null,
- *   paused: boolean, quietS: number | null,
+ *   paused: boolean, quietS: number | null, lost: Lost | null,
  * }} Frame What the views draw: `row` is the newest that is shown, `cursorRow` the one that figures are read from,
  *   `until` the newest time that is shown.
  */
@@ -49,8 +51,10 @@ import { decode } from "./wire.js";
 const QUIET_S = 5;
 /** The shortest range that can be looked at: samples are no nearer than that. */
 const LEAST_MS = 50;
+/** So long without a word from the kernel, and what is shown is no picture of now. */
+const LOST_S = 15;
 /** What to type when something cannot be shown. */
-const AGAIN = "%llama dashboard";
+const AGAIN = "run the cell again: %llama dashboard";
 /** A snapshot is asked for at most this often. */
 const ASK_MS = 5000;
 
@@ -60,6 +64,8 @@ class Live {
   heardAt = performance.now();
   /** What came and could not be read, since the last snapshot that could. */
   lost = { count: 0 };
+  /** Whether the kernel has ended: a host tells that its connection has changed, not how, and only a message proves life. */
+  gone = false;
   /** @type {Set<() => void>} */
   #views = new Set();
   #asked = Number.NEGATIVE_INFINITY;
@@ -70,6 +76,10 @@ class Live {
     this.#model = model;
     model.onSnapshot(() => this.#load());
     model.onMessage((content, buffers) => this.#receive(content, buffers));
+    model.onConnection(() => {
+      this.gone = true;
+      for (const changed of this.#views) changed();
+    });
     this.#load();
   }
 
@@ -88,6 +98,11 @@ class Live {
     for (const changed of this.#views) changed();
   }
 
+  #heard() {
+    this.heardAt = performance.now();
+    this.gone = false;
+  }
+
   #load() {
     const given = this.#model.snapshot;
     const lost = { count: 0 };
@@ -96,7 +111,7 @@ class Live {
     if (!snapshot && Object.keys(record(given) ?? { strange: true }).length > 0) this.missed(1);
     if (!snapshot) return;
     this.lost = lost;
-    this.heardAt = performance.now();
+    this.#heard();
     this.history.load(snapshot, this.#model.seq);
     for (const changed of this.#views) changed();
   }
@@ -110,7 +125,7 @@ class Live {
     const message = decode(content, buffers, lost);
     if (lost.count > 0) this.missed(lost.count);
     if (!message) return;
-    this.heardAt = performance.now();
+    this.#heard();
     this.history.apply(message);
     if (this.history.needsSnapshot && performance.now() - this.#asked > ASK_MS) {
       this.#asked = performance.now();
@@ -154,6 +169,7 @@ function show(live, model, el, signal) {
     visible,
     redraw: () => schedule(),
     request: async (op, args, onProgress) => {
+      if (live.gone) throw ended();
       const answer = await model.request(op, args, onProgress);
       const check = own(ANSWERS, op);
       if (!check) return answer;
@@ -239,6 +255,7 @@ function show(live, model, el, signal) {
       selected,
       paused,
       quietS: quietS > QUIET_S && !model.recorded ? Math.floor(quietS) : null,
+      lost: model.recorded ? null : lost(live.gone, Math.floor(quietS)),
     };
     const { count } = live.lost;
     const notes = count > 0 ? [`${count} of what the kernel sent could not be read and is not shown`] : [];
@@ -251,7 +268,8 @@ function show(live, model, el, signal) {
       }
     };
     part(now);
-    controls.render();
+    controls.render(live.gone);
+    setAttribute(root, "data-lost", frame.lost !== null);
     tabs.forEach((tab, i) => {
       const page = pages[i];
       if (page) page.hidden = tab.id !== store.view.tab;
@@ -274,6 +292,7 @@ function show(live, model, el, signal) {
     });
   };
   live.watch(schedule, signal);
+  model.onConnection(() => model.abandon(ended()));
   store.subscribe(schedule, signal);
   // At once: style sheet and canvases change their colours in the same frame.
   theme.follow(() => void (seen ? draw() : schedule()), signal);
@@ -310,6 +329,24 @@ function show(live, model, el, signal) {
     { once: true },
   );
   schedule();
+}
+
+function ended() {
+  return new Refused("The kernel was restarted or has ended", AGAIN);
+}
+
+/**
+ * @param {boolean} gone
+ * @param {number} quietS
+ * @returns {Lost | null}
+ */
+function lost(gone, quietS) {
+  if (gone) return { word: "kernel gone", why: `restarted or ended; this is how it stood; ${AGAIN}` };
+  if (quietS < LOST_S) return null;
+  return {
+    word: "no data",
+    why: `for ${duration(quietS)}: a cell holds the kernel, or it is gone; ${AGAIN}`,
+  };
 }
 
 /**

@@ -62,6 +62,16 @@ export class Model {
     });
   }
 
+  /**
+   * Nobody will answer what was asked.
+   *
+   * @param {Error} error
+   */
+  abandon(error) {
+    for (const { reject } of this.#asked.values()) reject(error);
+    this.#asked.clear();
+  }
+
   /** @param {unknown} content */
   #answer(content) {
     const { type, id, ok, data, error, stage, fraction } = /** @type {any} */ (content ?? {});

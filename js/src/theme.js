@@ -236,10 +236,20 @@ function isDark(root) {
   if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
   const kind = body.dataset.vscodeThemeKind;
   if (kind) return /dark|^vscode-high-contrast$/.test(kind);
-  if (body.classList.contains("vscode-dark") || body.classList.contains("vscode-high-contrast")) return true;
-  if (body.classList.contains("vscode-light")) return false;
+  const { classList } = body;
+  // Its light theme of high contrast has both classes of that name.
+  if (classList.contains("vscode-light") || classList.contains("vscode-high-contrast-light")) return false;
+  if (classList.contains("vscode-dark") || classList.contains("vscode-high-contrast")) return true;
   const named = html.getAttribute("theme") ?? html.dataset.theme ?? body.dataset.theme;
-  if (named) return named === "dark";
+  return named ? named === "dark" : groundIsDark(root);
+}
+
+/**
+ * Whether the nearest opaque background below an element is dark.
+ *
+ * @param {HTMLElement} root
+ */
+export function groundIsDark(root) {
   for (let el = root.parentElement; el; el = el.parentElement) {
     const channels =
       getComputedStyle(el)

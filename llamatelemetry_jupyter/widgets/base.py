@@ -1,4 +1,4 @@
-"""What all widgets share: the way of a message from the front end to Python."""
+"""What all widgets of this package are: anywidgets whose messages arrive, and whose end leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import anywidget
 STATIC = Path(__file__).with_name("static")
 
 
-class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is skipped by mypy
-    """A widget whose messages go to the subshell that their page named, or to the main shell where it named none.
+class Widget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is skipped by mypy
+    """A widget whose messages go to the subshell that their page named, and that closes its layout with itself.
 
     ipykernel 7.4 sends a comm's messages to the subshell that it last answered; when that one is gone, because its page
     was reloaded or closed, it drops them, whoever sent them. JupyterLab gives each page a subshell of its own.
+    ipywidgets leaves the layout's comm open, one more each time a cell is run again.
     """
 
     def open(self) -> None:
@@ -22,6 +23,12 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is ski
         super().open()
         if hasattr(self.comm, "_reply_subshell_for"):
             self.comm._reply_subshell_for = _as_sent
+
+    def close(self) -> None:
+        """End both comms; a second time it does nothing."""
+        layout = self.layout
+        super().close()
+        layout.close()
 
 
 def _as_sent(_data: object, subshell_id: str | None) -> str | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traitlets
 
-from .base import STATIC, LiveWidget
+from .base import STATIC, Widget
 
 
-class ChatWidget(LiveWidget):
+class ChatWidget(Widget):
     """Shows the turns of a :class:`..conversation.Conversation`; ``js/src/chat.js`` is its source.
 
     ``turns`` holds them as they were when one was last added or had ended; pieces of text come as messages.

@@ -365,8 +365,23 @@ def test_a_closed_view_leaves_nothing_behind(dashboard):
         page.evaluate("() => harness.view()")
     settle(page)
     assert page.locator(".llamatelemetry").count() == 1
-    # The widget itself goes on listening for its next view: snapshot, messages, answers; and so does the view.
-    assert page.evaluate("() => harness.listeners()") == 4
+    # The widget itself goes on listening for its next view: snapshot, messages, answers, connection; the view: the last two.
+    assert page.evaluate("() => harness.listeners()") == 6
+
+
+def test_what_no_kernel_brings_news_of_is_greyed_until_one_does(dashboard):
+    made = snap()
+    page = dashboard(made)
+    page.evaluate("() => { const later = performance.now() + 16000; performance.now = () => later; }")
+    page.wait_for_selector(".llamatelemetry[data-lost]")
+    assert text(page, "state") == "no data"
+    assert text(page, "engine") == (
+        "for 16.0 s: a cell holds the kernel, or it is gone; run the cell again: %llama dashboard"
+    )
+    last = made["points"]["t_ms"][-1]
+    page.evaluate("rows => harness.frame(2, rows)", [[last + 500, *(7 * world.MIB for _ in made["series"])]])
+    page.wait_for_selector(".llamatelemetry:not([data-lost])")
+    assert text(page, "state") == "ready"
 
 
 def test_frames_before_a_view_are_not_lost_and_a_lost_snapshot_is_asked_for(dashboard):

@@ -132,7 +132,7 @@ def chat(origin, browser):
     from urllib.parse import urlsplit
 
     watched = Watched(browser.context.new_page(), urlsplit(origin).netloc)
-    watched.page.goto(f"{origin}/js/test/harness.html?chat")
+    watched.page.goto(f"{origin}/js/test/harness.html?widget=chat")
     watched.page.wait_for_function("() => window.harness")
     yield watched.page
     assert (watched.errors, watched.foreign) == ([], [])

@@ -7,7 +7,7 @@ import { count, duration, NA, percent, plain, rate, since } from "../format.js";
 import { Sparkline } from "../sparkline.js";
 import { OWNERS, SPANS, STATES, spanKind } from "../theme.js";
 
-/** @import { Frame } from "../dashboard.js" */
+/** @import { Frame, Lost } from "../dashboard.js" */
 /** @import { History } from "../history.js" */
 /** @import { Look } from "../theme.js" */
 /** @import { Server } from "../types.js" */
@@ -97,7 +97,7 @@ export class Now {
 
   /** @param {Frame} frame */
   render(frame) {
-    const { history, state, row, paused, quietS } = frame;
+    const { history, state, row, paused, quietS, lost } = frame;
     const { server, totals } = state;
     this.#titles = history.titles;
     for (const [field, { el }] of this.#figures) setAttribute(el, "title", this.#definitionOf(field) || null);
@@ -108,8 +108,8 @@ export class Now {
       sinceMs === null ? valueIn(history, columnOf(history, group, suffix, server), row) : null;
     const busy = current("slots", "/busy") ?? server?.slots_busy ?? null;
     const queued = current("slots", "/queued") ?? server?.queued ?? 0;
-    this.#renderState(server, busy);
-    const quiet = quietS === null ? "" : `no data for ${duration(quietS)}`;
+    this.#renderState(server, busy, lost);
+    const quiet = quietS === null || lost ? "" : `no data for ${duration(quietS)}`;
     setText(this.#fresh, paused ? "paused" : sinceMs === null ? quiet : `readings ${since(sinceMs)}`);
 
     const live = busy ? current("tokens", "/decode") : null;
@@ -151,18 +151,19 @@ export class Now {
   /**
    * @param {Server | null} server
    * @param {number | null} busy
+   * @param {Lost | null} lost
    */
-  #renderState(server, busy) {
+  #renderState(server, busy, lost) {
+    if (lost) {
+      this.#say(lost.word, server, "unreachable", [lost.why]);
+      this.#renderBar(null, null);
+      return;
+    }
     const word = !server
       ? "no server"
       : server.state === "ready" && busy
         ? "generating"
         : plain(server.state);
-    setText(this.#state, word);
-    setText(this.#sign, own(STATES, word) ?? "\u25cb");
-    setAttribute(this.el, "data-state", word);
-    setText(this.#model, server ? plain(server.model ?? server.name) : "llamatelemetry");
-    setAttribute(this.#model, "title", server?.model ? plain(server.model) : null);
     const stage = server?.stage ? plain(server.stage) : null;
     const fraction = server?.fraction ?? null;
     const context = server?.ctx_per_slot ? `${count(server.ctx_per_slot)} tokens per slot` : null;
@@ -174,8 +175,31 @@ export class Now {
         : server.reason
           ? [plain(server.reason), server.remedy && `try: ${plain(server.remedy)}`]
           : [server.engine && plain(server.engine), context];
-    setText(this.#engine, facts.filter(Boolean).join(" \u00b7 "));
+    this.#say(word, server, word, facts);
     setAttribute(this.#engine, "title", server?.reason ? this.#engine.textContent : null);
+    this.#renderBar(stage, fraction);
+  }
+
+  /**
+   * @param {string} word
+   * @param {Server | null} server
+   * @param {string} state Key of STATES.
+   * @param {readonly (string | null | undefined | false)[]} facts
+   */
+  #say(word, server, state, facts) {
+    setText(this.#state, word);
+    setText(this.#sign, own(STATES, state) ?? "\u25cb");
+    setAttribute(this.el, "data-state", state);
+    setText(this.#model, server ? plain(server.model ?? server.name) : "llamatelemetry");
+    setAttribute(this.#model, "title", server?.model ? plain(server.model) : null);
+    setText(this.#engine, facts.filter(Boolean).join(" \u00b7 "));
+  }
+
+  /**
+   * @param {string | null} stage
+   * @param {number | null} fraction 0..1
+   */
+  #renderBar(stage, fraction) {
     setAttribute(this.#progress, "data-on", stage !== null);
     setAttribute(this.#progress, "aria-hidden", stage === null ? "true" : null);
     setAttribute(this.#progress, "aria-valuetext", stage);

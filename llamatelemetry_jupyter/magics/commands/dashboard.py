@@ -78,7 +78,8 @@ class _Shown:
             self._show_widget(snapshot)
         display(self._bundle(snapshot), raw=True, display_id=self.id)
         self._forget = self.session.on_refresh(self.refresh)
-        self.session.show_dashboard(self)
+        # A cell that is run again replaces its own; where the host does not tell which cell that is, there is one.
+        self.session.hold(f"dashboard {self.session.cell_id}", self)
 
     def close(self) -> None:
         """End the live part; the picture stays where it is, with its last state."""
@@ -100,6 +101,7 @@ class _Shown:
         display(self.widget)
         sources = (self.session.samples, self.session.spans)
         self.feed = Feed(self.snapshot, self.state, *sources, self.widget.send, watch=self.watched)
+        self.widget.now = self.feed.now
         self.widget.on_msg(self.feed.on_message)
         known = operations.of(self.session, defaults.of(self.session.shell).model)
         replies = Replies(self.widget.send, known, threads=self.feed.live)

@@ -13,12 +13,18 @@ if TYPE_CHECKING:
 
 
 def configure(parser: Parser) -> None:
-    """Whether the network may be asked."""
+    """What is looked at, and whether the network may be asked."""
     parser.add_argument("--online", action="store_true", help="also ask three hosts whether they answer")
+    parser.add_argument("--host", action="store_true", help="what this notebook's page can do, as a block to copy")
 
 
-def run(session: Session, args: argparse.Namespace) -> Table:
+def run(session: Session, args: argparse.Namespace) -> Table | None:
     """A table of checks; nothing is changed, and without ``--online`` nothing leaves this machine."""
+    if args.host:
+        from .. import hostcheck
+
+        hostcheck.show(session)
+        return None
     from ..checks import run_all
 
     rows = tuple((c.topic, c.status, c.what, c.fix) for c in run_all(session, online=args.online))
