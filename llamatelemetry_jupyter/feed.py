@@ -136,7 +136,7 @@ class Feed:
         """Traits for a front end that comes later, on any thread; the others get what they would have got anyway."""
         try:
             with self._lock:
-                return {"snapshot": self._call_snapshot(), "seq": self._seq}
+                return {"snapshot": self._call(self._snapshot)(), "seq": self._seq}
         except Exception:  # noqa: BLE001 (the host asks for all widgets of a notebook at once: others' must not be lost)
             _log.warning("a late page gets an older picture", exc_info=True)
             return {}
