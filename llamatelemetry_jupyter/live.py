@@ -6,10 +6,12 @@ terminal the text is written as it comes.
 
 from __future__ import annotations
 
+import contextvars
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import escape
@@ -25,6 +27,8 @@ class Live:
         self._id = uuid.uuid4().hex
         self._shown = False
         self._next_s = 0.0
+        self._lock = threading.RLock()
+        self._later: threading.Timer | None = None
 
     @property
     def due(self) -> bool:
@@ -37,10 +41,33 @@ class Live:
             return
         from IPython.display import display, update_display
 
-        show = update_display if self._shown else display
-        show(dict(data), raw=True, display_id=self._id, metadata=dict(metadata or {}))
-        self._shown = True
-        self._next_s = time.monotonic() + _MIN_INTERVAL_S
+        with self._lock:
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
+            show = update_display if self._shown else display
+            show(dict(data), raw=True, display_id=self._id, metadata=dict(metadata or {}))
+            self._shown = True
+            self._next_s = time.monotonic() + _MIN_INTERVAL_S
+
+    def soon(self, make: Callable[[], Mapping[str, str]]) -> None:
+        """Show what ``make()`` says as soon as an update is due, also if nobody calls again until then; the kernel only."""
+        if not self.in_kernel:
+            return
+        with self._lock:
+            if self.due:
+                self.update(make())
+            elif self._later is None:
+                # With the caller's context ipykernel 7 knows the cell that the output belongs to.
+                run = contextvars.copy_context().run
+                self._later = threading.Timer(self._next_s - time.monotonic(), run, (self._catch_up, make))
+                self._later.daemon = True
+                self._later.start()
+
+    def _catch_up(self, make: Callable[[], Mapping[str, str]]) -> None:
+        with self._lock:
+            if self._later is threading.current_thread():  # nothing newer was shown meanwhile
+                self.update(make())
 
     def write(self, text: str) -> None:
         """Append ``text`` to a terminal."""

@@ -38,7 +38,10 @@ class Kernel:
                 outputs[displays[content["transient"]["display_id"]]] = ("display_data", content)
             if during and during(outputs):
                 during = None
-        return self.client.get_shell_msg(timeout=timeout)["content"], outputs
+        # A slow kernel was asked more than once whether it is there: other answers may still come.
+        while (reply := self.client.get_shell_msg(timeout=timeout))["parent_header"].get("msg_id") != request:
+            pass
+        return reply["content"], outputs
 
     def value(self, expression):
         reply, outputs = self.run(f"print({expression})")

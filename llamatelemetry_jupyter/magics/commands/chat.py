@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,13 +145,12 @@ class _View:
         elif event.kind != "progress":
             return
         self.started = self.started or event.kind != "progress"
-        if self.live.in_kernel and self.live.due:
-            self.live.update(self._now(event))
+        self.live.soon(partial(self._now, event))
 
     def _now(self, event: TokenEvent) -> dict[str, str]:
         text = "".join(self.parts)
-        if text:
-            return {"text/markdown": escape.markdown(text), "text/plain": escape.plain(text)}
+        if text:  # the plain text comes with the whole answer: each update sends everything again
+            return {"text/markdown": escape.markdown(text)}
         if self.reasoning:
             words = "".join(self.reasoning)[-80:].replace("\n", " ")
             return {"text/plain": f"thinking … {escape.plain(words)}"}
