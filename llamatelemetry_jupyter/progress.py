@@ -121,5 +121,7 @@ class Pace:
         done, total = self.step.done, self.step.total
         if done is None or (total is not None and done >= total):
             return None
+        if not self._gap_s and self.step.unit not in ("B", ""):
+            return None  # how long one of them takes is known when the first has come
         still_s = now_s - self._moved_s
         return still_s if still_s >= max(_STALLED_S, _STALLED_GAPS * self._gap_s) else None

@@ -107,6 +107,8 @@ def test_one_that_stands_still_says_so_and_no_longer_promises_a_time():
 
 
 def test_what_has_always_taken_its_time_does_not_stand_still():
+    pace = paced([(0, 0)], total=10, unit="prompts")
+    assert pace.stalled_s(60) is None, "nobody knows yet how long one takes"
     pace = paced([(0, 0), (20, 1), (41, 2)], total=10, unit="prompts")
     assert pace.stalled_s(100) is None
     assert pace.stalled_s(105) == pytest.approx(64)
@@ -403,13 +405,15 @@ def test_a_host_that_sends_nothing_more_is_told_of(kernel, address, host):
 
 @pytest.mark.engine
 def test_a_batch_run_has_a_few_plain_lines_and_the_result(address, tmp_path, monkeypatch):
-    rig = pytest.importorskip("rig")
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     monkeypatch.setenv("LLAMATELEMETRY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LLAMATELEMETRY_BATCH", "1")
     cells = (
         "%load_ext llamatelemetry\nfrom llamatelemetry_jupyter import progressline; progressline._PLAIN_S = 1.0",
         f"%llama models pull {address}",
     )
-    ran = rig.execute(cells, tmp_path / "run" / "batch.ipynb")
+    ran = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(one) for one in cells])
+    nbclient.NotebookClient(ran, timeout=120, kernel_name="python3").execute()
     outputs = ran.cells[1].outputs
     lines = "".join(one.text for one in outputs if one.output_type == "stream").splitlines()
     assert 1 <= len(lines) <= 4
