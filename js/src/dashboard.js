@@ -236,7 +236,10 @@ function show(live, model, el, signal) {
       quietS: quietS > QUIET_S && !model.recorded ? Math.floor(quietS) : null,
     };
     const { count } = live.lost;
-    const notes = count > 0 ? [`${count} of what the kernel sent could not be read and is not shown`] : [];
+    const notes =
+      count > 0
+        ? [`${count} ${count === 1 ? "part" : "parts"} of what the kernel sent could not be read`]
+        : [];
     /** What breaks takes nothing else with it. @param {View} view */
     const part = (view) => {
       try {
