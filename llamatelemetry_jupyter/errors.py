@@ -6,6 +6,8 @@ message and stops Run All; real bugs are not wrapped and keep their traceback.
 
 from __future__ import annotations
 
+from . import escape
+
 
 class LlamaError(Exception):
     """A user's error: ``LlamaError("server not started", hint="%llama start")`` shows as two lines.
@@ -22,8 +24,9 @@ class LlamaError(Exception):
         return str(self.args[0])
 
     def _render_traceback_(self) -> list[str]:
-        lines = [f"{type(self).__name__}: {self}"]
-        return [*lines, f"  try: {self.hint}"] if self.hint else lines
+        # Messages quote servers, logs and files: their control codes are not the terminal's.
+        lines = [escape.plain(f"{type(self).__name__}: {self}")]
+        return [*lines, escape.plain(f"  try: {self.hint}")] if self.hint else lines
 
 
 class CommandError(LlamaError):

@@ -14,6 +14,11 @@ import re
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _FENCE = re.compile(r"^( {0,3})(`{3,}|~{3,})([^`\n]*)$")
 _CODE_SPAN = re.compile(r"(?<![`\\])(`+)(?!`)([^\n]*?[^`\n])\1(?!`)")
+# Links and definitions of links that lead elsewhere than to the web: nbconvert lets javascript: through, also as
+# entities. A space takes the link away and changes neither the words nor a formula.
+_LINK = re.compile(r"\](?=\((?!\s*https?://))", re.IGNORECASE)
+_LABEL = r"\[(?:\\.|[^\[\]\\]){0,999}\]"
+_DEFINITION = re.compile(rf"^([ \t>*+\-\d.)]*{_LABEL})(?=:(?!\s*https?://))", re.IGNORECASE | re.MULTILINE)
 # Inside the <code> that we write ourselves every character that Markdown or MathJax could act on becomes an entity.
 _ACTIVE = re.compile(r"[&<>\"'*_`\\$\[\]!~|#{}]")
 # Control characters that move a cursor, set colours or hide text: C0 but tab and newline, DEL, C1, bidi overrides;
@@ -32,7 +37,9 @@ def plain(text: object) -> str:
 
 
 def markdown(text: object) -> str:
-    """``text`` as Markdown in which no HTML is live and no image is fetched; headings, lists, code and maths work.
+    """``text`` as Markdown in which no HTML is live, no image is fetched and links lead to the web only.
+
+    Headings, lists, code and maths work.
 
     Code that holds something like a tag is written as an HTML code element with entities, so that it stays harmless
     even where a renderer disagrees about where code begins.
@@ -81,7 +88,7 @@ def _prose(text: str) -> str:
 
 
 def _outside_code(text: str) -> str:
-    return _TAG.sub("&lt;", text).replace("![", "!\\[")
+    return _DEFINITION.sub(r"\1 ", _LINK.sub("] ", _TAG.sub("&lt;", text).replace("![", "!\\[")))
 
 
 def _code(text: str) -> str:

@@ -171,13 +171,13 @@ SAFE = tuple(word.encode("utf-8", "replace").decode() for word in CORPUS)
 # ----------------------------------------------------------------------------------------------------------- the canary
 
 #: ``LIVE(selector)``: what under it could run, be sent or be fetched; pictures of ours and links to the web that
-#: open apart are not. And whether anything has run.
+#: open apart are not, nor those that JupyterLab makes of pictures in plain text. And whether anything has run.
 LIVE = """selector => { const out = [], ours = /^data:image\\/svg\\+xml;base64,|^blob:/;
     const bad = new Set('SCRIPT IFRAME OBJECT EMBED BASE META LINK STYLE FORM MATH VIDEO AUDIO PORTAL FRAME MARQUEE TEMPLATE NOSCRIPT'.split(' '));
     for (const root of document.querySelectorAll(selector)) for (const e of root.querySelectorAll('*')) {
         if (bad.has(e.tagName.toUpperCase()) && !e.closest('.MathJax, mjx-container')) out.push(e.outerHTML.slice(0, 200));
         for (const {name, value} of e.attributes) {
-            const link = e.tagName === 'A' && name === 'href' && /^(https?:|#)/.test(value);
+            const link = (e.tagName === 'A' || e.closest('mjx-container')) && name === 'href' && /^(https?:|#|data:image\\/(gif|png|jpeg))/.test(value);
             if (/^on|^srcdoc$|^srcset$|^ping$|^formaction$|^background$|^poster$/.test(name)
                 || (/^(src|href|xlink:href|action|data|content)$/.test(name) && !link && !ours.test(value))
                 || (name === 'style' && /url\\((?!["']?(data:image|#))|expression\\(/.test(value)))

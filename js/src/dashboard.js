@@ -258,7 +258,10 @@ function show(live, model, el, signal) {
       lost: model.recorded ? null : lost(live.gone, Math.floor(quietS)),
     };
     const { count } = live.lost;
-    const notes = count > 0 ? [`${count} of what the kernel sent could not be read and is not shown`] : [];
+    const notes =
+      count > 0
+        ? [`${count} ${count === 1 ? "part" : "parts"} of what the kernel sent could not be read`]
+        : [];
     /** What breaks takes nothing else with it. @param {View} view */
     const part = (view) => {
       try {

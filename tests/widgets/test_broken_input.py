@@ -164,7 +164,7 @@ def test_mutated_answers(page):
 def test_a_message_that_does_not_fit_is_told_and_a_snapshot_takes_that_away(page):
     page.evaluate("() => harness.message({type: 'frame', seq: 2, rows: 2}, [new DataView(new ArrayBuffer(8))])")
     settle(page)
-    assert "1 of what the kernel sent could not be read and is not shown" in note(page)
+    assert "1 part of what the kernel sent could not be read" in note(page)
     assert page.locator(f"{NOTE} code").inner_text() == "%llama dashboard"
     page.locator(f"{NOTE} button").click()
     assert note(page) == ""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
 import viewworld as world
-from hostile import LIVE, SAFE
-from rig import Watched
+from hostile import CORPUS, LIVE, SAFE
+from rig import Watched, execute, to_html
 
-from llamatelemetry_jupyter.views import model
+from llamatelemetry_jupyter import escape
+from llamatelemetry_jupyter.views import model, plots
 
 pytestmark = pytest.mark.browser
 
@@ -63,9 +67,9 @@ class Canary:
     """What a page must not do: beside running something, open a dialog or a page, or go elsewhere."""
 
     def __init__(self, page) -> None:
-        self.page, self.seen = page, []
+        self.page, self.seen, self.popups = page, [], []
         page.on("dialog", lambda one: (self.seen.append(f"dialog {one.message}"), one.dismiss()))
-        page.on("popup", lambda one: self.seen.append(f"popup {one.url}"))
+        page.on("popup", lambda one: (self.popups.append(one), self.seen.append(f"popup {one.url}")))
         page.on("download", lambda one: self.seen.append(f"download {one.url}"))
         self.url = page.url
         page.on("framenavigated", lambda frame: frame.url != self.url and self.seen.append(f"went to {frame.url}"))
@@ -129,8 +133,6 @@ def test_the_dashboard(dashboard):
 @pytest.fixture
 def chat(origin, browser):
     """The built chat on a page of its own."""
-    from urllib.parse import urlsplit
-
     watched = Watched(browser.context.new_page(), urlsplit(origin).netloc)
     watched.page.goto(f"{origin}/js/test/harness.html?widget=chat")
     watched.page.wait_for_function("() => window.harness")
@@ -174,3 +176,210 @@ def test_the_chat(chat):
     )
     assert told[:5] == []
     canary.check("#view")
+
+
+#: Everything that shows itself without a widget, with the corpus in it, as the cells of a notebook would show it.
+FACES = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+import hostile, viewworld as world
+from IPython.display import HTML, Markdown, display
+from dataclasses import replace
+from llamatelemetry_jupyter import escape
+from llamatelemetry_jupyter.graphistry.builders import session_graph, trace_tree
+from llamatelemetry_jupyter.inference.tokens import Token
+from llamatelemetry_jupyter.telemetry import semconv
+from llamatelemetry_jupyter.values import Answer
+from llamatelemetry_jupyter.views import graph, model, static, text, tokens, transcript
+def show(html): display(HTML(html))
+words = [w if len(w) < 2000 else w[:2000] for w in hostile.CORPUS]
+rows = [replace(row, name=w, model=w, server=w, error_type=w, cell_id=w, status="error", attributes={{w: w, semconv.OPERATION_NAME: "chat"}})
+    for n, w in enumerate(words[::2]) for row in world.trace(n + 1, n)[:2]]
+"""
+SHOWN = (
+    "for n in range(0, len(rows), 40): show(static.static_html(model.snapshot(**world.session() | {'spans': world.Spans(rows[n:n + 40]), 'handle': world.handle(words[n // 2])})))",
+    "for n in range(0, len(rows), 80): show(graph.graph_html(session_graph(rows[n:n + 80]))); show(graph.graph_html(trace_tree(rows[n:n + 80]), words[n // 2]))",
+    "show(text.trace_html(rows[:400])); display(text.spans_table(rows))",
+    ("for n in range(0, len(words), 200): show(transcript.static_html([{'role': 'assistant', 'text': w, 'model': w, 'error': {'what': w, 'hint': w}, "
+    "'tokens': 1, 'seconds': 1, 'tokens_per_s': 1, 'state': w, 'finish_reason': w} for w in words[n:n + 100]]))"),
+    "display(tokens.Tokens(tuple(Token(1, w.encode('utf-8', 'replace'), w, n % 2 == 0) for n, w in enumerate(words))))",
+    "for w in words: display(Answer(w, 'stop', reasoning=w, model=w, server=w, error=w)); show(Answer(w, 'stop', model=w)._repr_html_())",
+    "for w in words: display(Markdown(escape.markdown('before ' + w + ' after')))",
+    "for w in words: print(escape.plain(w))",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """That notebook after it ran."""
+    folder = tmp_path_factory.mktemp("faces")
+    execute([FACES, *SHOWN], folder / "faces.ipynb")
+    return folder / "faces.ipynb"
+
+
+def pictures(page, selector):
+    """How many there are, and those that show nothing."""
+    return page.evaluate(
+        """async s => { const all = [...document.querySelectorAll(s + ' img')]; const bad = [];
+        for (const i of all) { i.loading = 'eager'; await i.decode().catch(() => {}); if (!(i.naturalWidth > 0)) bad.push(i.src.slice(0, 80)); }
+        return [all.length, bad]; }""",
+        selector,
+    )
+
+
+def test_static_twins_and_answers_in_nbconverts_page(executed, browser):
+    watched = browser.open_file(to_html(executed))
+    canary = Canary(watched.page)
+    count, broken = pictures(watched.page, ".jp-OutputArea-output")
+    assert (count > 40, broken) == (True, [])
+    # Every link of a model's that is there leads to the web, and every heading can be clicked.
+    canary.check(".jp-OutputArea-output")
+    assert [one for one in watched.foreign if "cdnjs" not in one and "jsdelivr" not in one and "unpkg" not in one] == []
+    watched.close()
+
+
+#: JupyterLab's own links in plain text, to any scheme with ``://`` in it: not ours, but nothing may come of a click.
+HOSTS = ".jp-RenderedText a"
+
+
+def test_the_same_in_an_untrusted_notebook(executed, notebook):
+    book = notebook(executed, wait=False)
+    canary = Canary(book.page)
+    book.page.locator(".jp-OutputArea-output img").first.wait_for()
+    for cell in range(1, len(SHOWN) + 1):
+        book.output(cell)
+        frames(book.page)
+        canary.check(".jp-RenderedHTMLCommon")
+    canary.check(".jp-OutputArea-output:not(.jp-RenderedText)")
+    assert book.foreign == []
+    # With rel=noopener they open an empty page of its own, which knows nothing of the notebook.
+    clicked = book.page.evaluate(
+        """links => { const bad = [...document.querySelectorAll(links)].filter(a => /^javascript:/i.test(a.href)).slice(0, 3);
+        for (const a of bad) a.click(); return bad.map(a => a.rel); }""",
+        HOSTS,
+    )
+    book.page.wait_for_timeout(300)
+    assert set(clicked) <= {"noopener"}
+    assert book.page.evaluate("() => window.pwned") is None
+    for one in canary.popups:
+        one.close()
+
+
+def test_plotly_figures(browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "_MOST_GROUPS", 2000)
+    monkeypatch.setattr(plots, "_MOST_ROWS", 2000)
+    words = list(SAFE[::5])
+    made = model.snapshot(**world.session())
+    series = next(i for i, one in enumerate(made["series"]) if one["group"] == "tokens")
+    device = next(i for i, one in enumerate(made["series"]) if one["group"] == "memory")
+    values = made["points"]["values"]
+    rows = [
+        world.replace(row, span_id=f"{n}-{row.span_id}", parent_id=None, name="chat " + word, model=word, error_type=word, status="error")
+        for n, word in enumerate(words) for row in world.trace(1, 0)[1:2]
+    ]  # fmt: skip
+    many = {
+        **made,
+        "devices": [{**made["devices"][0], "name": word, "id": f"d{n}"} for n, word in enumerate(words[::20])],
+        "series": [{**made["series"][series], "label": word, "server": word} for word in words]
+        + [{**made["series"][device], "device": f"d{n}"} for n in range(len(words[::20]))],
+        "points": {
+            "t_ms": made["points"]["t_ms"],
+            "values": [values[series]] * len(words) + [values[device]] * len(words[::20]),
+        },
+        "spans": [{**made["spans"][0], "name": "chat " + word, "decode_tokens_per_s": 5.0} for word in words],
+    }
+    runs = [
+        SimpleNamespace(
+            id=word, decode_tokens_per_s=1.0, ttft_s=1.0, duration_s=1.0, peak_bytes=1, energy_per_token_j=1.0
+        )
+        for word in words[::8]
+    ]
+    figures = [
+        plots.memory(many),
+        plots.throughput(many),
+        plots.latency(rows),
+        plots.waterfall(rows),
+        plots.compare(runs),
+    ]
+    page = tmp_path / "figures.html"
+    parts = [
+        figure.to_html(include_plotlyjs=n == 0, full_html=False, div_id=f"f{n}") for n, figure in enumerate(figures)
+    ]
+    page.write_text("<!doctype html><meta charset=utf-8>" + "".join(parts))
+    watched = browser.open_file(page)
+    canary = Canary(watched.page)
+    hovered = watched.page.evaluate(
+        """async () => { let n = 0; for (const div of document.querySelectorAll('.js-plotly-plot'))
+            for (let curve = 0; curve < Math.min(div.data.length, 12); curve += 1) for (let point = 0; point < 12; point += 1) {
+                try { Plotly.Fx.hover(div, [{curveNumber: curve, pointNumber: point}]); n += 1; } catch { break; } }
+        return n; }"""
+    )
+    assert hovered > 100
+    assert watched.page.locator("svg text").count() > len(words)
+    canary.check(".js-plotly-plot")
+    assert watched.foreign == []
+    watched.close()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_report(browser, tmp_path, full):
+    """Its data stands in a script element: nothing in it ends that element, and every tab draws."""
+    from llamatelemetry_jupyter import reporting
+    from llamatelemetry_jupyter.clock import now_ns
+    from llamatelemetry_jupyter.session import Session
+
+    session, shift = Session(), now_ns() - world.T0 - 110_000_000_000
+    try:
+        for n, word in enumerate(CORPUS[:: 1 if full else 5]):
+            for row in world.trace(n + 1, n / 10)[:2]:
+                fields = {
+                    "start_ns": row.start_ns + shift,
+                    "end_ns": row.end_ns + shift,
+                    "name": word,
+                    "model": word,
+                    "server": word,
+                }
+                session.spans.append(
+                    world.replace(row, **fields, error_type=word, cell_id=word, status="error", attributes={word: word})
+                )
+        path = tmp_path / "run.html"
+        path.write_text(reporting.page_of(session, 120, full=full))
+    finally:
+        session.close()
+    watched = browser.open_file(path)
+    canary = Canary(watched.page)
+    watched.page.wait_for_function("() => document.querySelector('.llamatelemetry')?.dataset.drawn")
+    for tab, there in (("traces", ".ll-line:not(.ll-head)"), ("graph", ".ll-node"), ("now", ".ll-span")):
+        watched.page.locator(f'[data-tab="{tab}"]').click()
+        watched.page.locator(there).first.wait_for()
+        watched.page.locator(there).nth(1).click(force=True)
+        frames(watched.page)
+        canary.check("#dashboard")
+    assert (watched.errors, watched.foreign) == ([], [])
+    watched.close()
+
+
+@pytest.mark.parametrize("word", ["\x1b]52;c;cHduZWQ=\x07", "\x1b[2J", "\x9b2J", "\ud800", "\u202e"])
+def test_an_error_moves_no_cursor(word):
+    from llamatelemetry_jupyter.errors import CommandError
+
+    lines = CommandError(f"the server said {word}", hint=f"%llama start {word}")._render_traceback_()
+    assert len(lines) == 2
+    assert word not in "".join(lines)
+    "".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[x](https://a.example/b)", "[x](https://a.example/b)"),
+        ("[r]: https://a.example", "[r]: https://a.example"),
+        ("[x](javascript:a)", "[x] (javascript:a)"),
+        ("[x](\n /logout)", "[x] (\n /logout)"),
+        ("> [r]: &#106;avascript:a", "> [r] : &#106;avascript:a"),
+        ("[a\nb]:\n/logout", "[a\nb] :\n/logout"),
+        ("$\\left[a\\right](t)$", "$\\left[a\\right] (t)$"),
+        ("of `f[0](x)` the f[0]: one", "of `f[0](x)` the f[0]: one"),
+    ],
+)
+def test_links_in_markdown_lead_to_the_web_only(written, shown):
+    assert escape.markdown(written) == shown
