@@ -282,6 +282,7 @@ def test_the_end_of_a_cell_puts_everything_into_the_traits(kernel):
 def test_a_late_page_gets_the_state_of_now_and_the_others_what_they_would_have_got(kernel):
     kernel.run(2, tokens=0)
     before = kernel.page.got[-1][0]["seq"]
+    kernel.clock.s += 0.3
     kernel.sample(tokens=0)
     late = kernel.feed.now()
     assert late["seq"] == before
