@@ -49,3 +49,10 @@ def test_no_page_links_to_a_file_that_is_not_there() -> None:
     for page in (REPO / "README.md", *(REPO / "docs").glob("*.md")):
         for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_what_is_called_verified_names_a_test_that_is_there() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (REPO / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", (REPO / "docs" / "hosts.md").read_text(encoding="utf-8")))
+    assert named
+    assert {name for name in named if f"def {name}(" not in tests} == set()

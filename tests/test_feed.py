@@ -298,6 +298,25 @@ def test_the_end_of_a_cell_puts_everything_into_the_traits(kernel):
     assert kernel.page.got[-1][0]["seq"] == kernel.page.seq + 1
 
 
+def test_a_late_page_gets_the_state_of_now_and_the_others_what_they_would_have_got(kernel):
+    kernel.run(2, tokens=0)
+    before = kernel.page.got[-1][0]["seq"]
+    kernel.clock.s += 0.3
+    kernel.sample(tokens=0)
+    late = kernel.feed.now()
+    assert late["seq"] == before
+    assert late["snapshot"]["points"]["t_ms"][-1] == kernel.clock.now_ns() / 1e6
+    kernel.run(0.5, tokens=0)
+    last = kernel.page.of("frame")[-1]
+    assert last[0]["seq"] == before + 1
+    assert len(rows_of(*last)) == 2  # the reading that the late page knows already, and the next
+
+
+def test_a_late_page_is_no_reason_to_lose_other_widgets(kernel, monkeypatch):
+    monkeypatch.setattr(kernel.ring, "window", lambda *_: 1 / 0)
+    assert kernel.feed.now() == {}
+
+
 def test_silence_and_a_lost_device_are_told_within_seconds_and_so_is_their_end(kernel):
     kernel.run(2, tokens=0)
     told = lambda: [content for content, _ in kernel.page.of("spans")]  # noqa: E731

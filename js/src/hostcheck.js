@@ -53,7 +53,12 @@ function show(model, el, signal) {
   const button = h("button", { type: "button", class: "ll-button", "data-action": "copy" }, "Copy");
   const root = h(
     "div",
-    { class: "llamatelemetry", role: "region", "aria-label": "llamatelemetry host check" },
+    {
+      class: "llamatelemetry",
+      role: "region",
+      "aria-label": "llamatelemetry host check",
+      "data-lm-suppress-shortcuts": "true",
+    },
     report,
     button,
     " ",

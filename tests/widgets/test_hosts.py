@@ -84,6 +84,9 @@ def test_dashboard_chat_and_graph(notebook, app, kernel):
     board.locator('.ll-node[data-kind="chat"]').first.wait_for()
     said = board.locator('.ll-node[data-kind="chat"]').first.get_attribute("aria-label")
     assert said.startswith("request chat smollm2-135m, 2 times"), said
+    # The page says which cell runs, so that one which is run again knows its own.
+    names = "import llamatelemetry_jupyter as lt; print(*map(len, map(str.split, lt.current_session()._held)))"
+    assert opened.kernel(names) == "2 2 3"
     # The pictures for readers without a kernel are there and hidden.
     assert page.locator("[data-llamatelemetry-static]").count() == 3
     assert page.locator("[data-llamatelemetry-static]:visible").count() == 0
