@@ -51,7 +51,7 @@ class Live:
             self._next_s = time.monotonic() + _MIN_INTERVAL_S
 
     def soon(self, make: Callable[[], Mapping[str, str]]) -> None:
-        """Show what ``make()`` says as soon as an update is due, also if nobody calls again until then; the kernel only."""
+        """Show what ``make()`` says as soon as it is due, also if nobody calls again until then; the kernel only."""
         if not self.in_kernel:
             return
         with self._lock:
