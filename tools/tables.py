@@ -167,6 +167,43 @@ def secrets() -> str:
     return "\n".join(lines + [f"| {form.kind} | `{_cell(form.pattern.pattern)}` |" for form in FORMS])
 
 
+def looks() -> str:
+    """Colour, pattern and mark of everything that is drawn."""
+    from llamatelemetry_jupyter.views import theme
+
+    lines = ["| owner of memory | light | dark | pattern |", "|---|---|---|---|"]
+    lines += [
+        f"| {o['label']} | {_swatch(o['light'])} | {_swatch(o['dark'])} | {o['pattern']} |"
+        for o in theme.OWNERS.values()
+    ]
+    lines += ["", "| span or node | light | dark | mark |", "|---|---|---|---|"]
+    kinds = {**theme.SPANS, **theme.NODES}
+    lines += [f"| {k['label']} | {_swatch(k['light'])} | {_swatch(k['dark'])} | {k['shape']} |" for k in kinds.values()]
+    return "\n".join(lines)
+
+
+def _swatch(colour: str) -> str:
+    return f'<span style="color:{colour}" aria-hidden="true">■</span> `{colour}`'
+
+
+def tokens() -> str:
+    """The style sheet's own variables: their value on a light page, and on a dark one where it is another."""
+    style = (ROOT / "js" / "src" / "style.css").read_text(encoding="utf-8")
+    blocks = [
+        style[: style.index("&[data-theme")],
+        style[style.index("&[data-theme") : style.index("/* JupyterLab and")],
+    ]
+    light, dark = (dict(re.findall(r"(--ll-[\w-]+): ([^;]+);", block)) for block in blocks)
+    lines = ["| token | light | dark |", "|---|---|---|"]
+    return "\n".join(
+        lines + [f"| `{name}` | {_token(value)} | {_token(dark.get(name, ''))} |" for name, value in light.items()]
+    )
+
+
+def _token(value: str) -> str:
+    return _swatch(value) if value.startswith("#") else value
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "magics": magics,
     "settings": settings,
@@ -179,6 +216,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "routes": routes,
     "secrets": secrets,
+    "looks": looks,
+    "tokens": tokens,
 }
 
 

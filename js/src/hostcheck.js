@@ -3,6 +3,8 @@
  * writes, and tells what only a page can see.
  */
 
+import "./style.css";
+import "./hostcheck.css";
 import { copy } from "./chat/clipboard.js";
 import { h, hideStatic, setText } from "./dom.js";
 import { Model } from "./model.js";
@@ -54,7 +56,7 @@ function show(model, el, signal) {
   const root = h(
     "div",
     {
-      class: "llamatelemetry",
+      class: "llamatelemetry ll-ui",
       role: "region",
       "aria-label": "llamatelemetry host check",
       "data-lm-suppress-shortcuts": "true",

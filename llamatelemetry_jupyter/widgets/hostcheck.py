@@ -11,7 +11,7 @@ class HostCheckWidget(Widget):
     """Shows the ``report`` and answers what only a page can see; ``js/src/hostcheck.js`` is its source."""
 
     _esm = STATIC / "hostcheck.js"
-    _css = STATIC / "dashboard.css"
+    _css = STATIC / "hostcheck.css"
 
     report = traitlets.Unicode("").tag(sync=True)
     #: Id of the same report as an output of its own, which the front end hides while the widget lives.
