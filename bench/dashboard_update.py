@@ -17,7 +17,7 @@ from llamatelemetry_jupyter.sampling.ring import RingReader, RingWriter
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, ServerSample
 from llamatelemetry_jupyter.views.model import snapshot
 
-IDS = ("update_cpu", "update_bytes", "bundle_dashboard", "bundle_chat")
+IDS = ("update_cpu", "update_bytes", "bundle_dashboard", "bundle_chat", "bundle_tokens")
 _STATIC = Path(__file__).resolve().parents[1] / "llamatelemetry_jupyter" / "widgets" / "static"
 _SECOND = 1_000_000_000
 _POINTS = 3_000  # five minutes at 10 Hz
@@ -52,6 +52,7 @@ def run() -> list[dict[str, object]]:
         },
         _bundle("dashboard", 120_000),
         _bundle("chat", 150_000),
+        _bundle("tokens", 30_000),
     ]  # fmt: skip
 
 

@@ -69,6 +69,20 @@ class Live:
             self.line(f"{escape.plain(stage)} …")
 
 
+def watched(shell: Any) -> bool:
+    """Whether somebody is there who sees a widget: a kernel, no batch run, and a front end that could be asked."""
+    from ..environment import detect
+
+    where = detect()
+    return where.kernel and not where.batch and parent(shell).get("content", {}).get("allow_stdin") is not False
+
+
+def parent(shell: Any) -> Mapping[str, Any]:
+    """The message that asked for the running cell; a kernel only."""
+    found = shell.get_parent()
+    return found if isinstance(found, Mapping) else {}
+
+
 def confirmed(question: str, again: str) -> bool:
     """Whether the user says yes; raises CommandError with ``again`` to type where nobody is there to say it."""
     from ..environment import detect

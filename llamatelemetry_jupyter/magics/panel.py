@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import environment
 from ..conversation import Conversation
 from ..errors import CommandError
 from ..views import transcript
+from .output import parent, watched
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
 
 def show(session: Session, args: argparse.Namespace) -> None:
     """Show a chat with the server that ``args`` name; a cell that is run again goes on with its own."""
-    where = environment.detect()
-    parent = _parent(session) if where.kernel else {}
-    if not where.kernel or where.batch or parent.get("content", {}).get("allow_stdin") is False:
+    if not watched(session.shell):
         print(transcript.static_text(()))  # nobody is there to type into a widget
         return
     if _cannot_send():
         raise CommandError("this ipykernel cannot send from a thread", hint="pip install -U 'ipykernel>=7.1'")
-    cell = str(parent.get("metadata", {}).get("cellId", ""))
+    cell = str(parent(session.shell).get("metadata", {}).get("cellId", ""))
     key = f"chat {cell or uuid.uuid4().hex}"
     before: Panel | None = session.held(key)
     asked = {"model": args.model, "server": args.server}
@@ -42,12 +40,6 @@ def show(session: Session, args: argparse.Namespace) -> None:
     panel = Panel(session, conversation, asked, cell)
     session.hold(key, panel)
     panel.show()
-
-
-def _parent(session: Session) -> Mapping[str, Any]:
-    """The message that asked for the running cell."""
-    found = session.shell.get_parent()
-    return found if isinstance(found, Mapping) else {}
 
 
 def _cannot_send() -> bool:
