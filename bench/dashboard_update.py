@@ -19,7 +19,7 @@ from llamatelemetry_jupyter.telemetry.store import SpanStore
 from llamatelemetry_jupyter.values import DeviceSample, OwnerBytes, ServerSample, SpanRow
 from llamatelemetry_jupyter.views.model import snapshot, state
 
-IDS = ("update_cpu", "update_bytes", "update_spans", "bundle_dashboard", "bundle_chat")
+IDS = ("update_cpu", "update_bytes", "update_spans", "bundle_dashboard", "bundle_chat", "bundle_tokens")
 _STATIC = Path(__file__).resolve().parents[1] / "llamatelemetry_jupyter" / "widgets" / "static"
 _SECOND = 1_000_000_000
 _POINTS = 3_000  # five minutes at 10 Hz
@@ -60,6 +60,7 @@ def run() -> list[dict[str, object]]:
         },
         _bundle("dashboard", 120_000),
         _bundle("chat", 150_000),
+        _bundle("tokens", 30_000),
     ]  # fmt: skip
 
 

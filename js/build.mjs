@@ -10,12 +10,18 @@ const here = dirname(fileURLToPath(import.meta.url));
 const target = join(here, "..", "llamatelemetry_jupyter", "widgets", "static");
 // Every instance of a widget sends its bundle over the kernel's uncompressed websocket.
 /** @type {Record<string, number>} */
-const LIMIT_BYTES = { "dashboard.js": 105_000, "chat.js": 150_000, "hostcheck.js": 20_000 };
+const LIMIT_BYTES = {
+  "dashboard.js": 105_000,
+  "chat.js": 150_000,
+  "tokens.js": 20_000,
+  "tokens.css": 10_000,
+  "hostcheck.js": 20_000,
+};
 const STYLE_LIMIT_BYTES = 26_000;
 
 const result = await build({
   entryPoints: Object.fromEntries(
-    ["dashboard", "chat", "hostcheck"].map((name) => [name, join(here, "src", `${name}.js`)]),
+    ["dashboard", "chat", "tokens", "hostcheck"].map((name) => [name, join(here, "src", `${name}.js`)]),
   ),
   bundle: true,
   minify: true,

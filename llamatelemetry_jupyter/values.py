@@ -385,13 +385,25 @@ class ServerEvent:
 # ------------------------------------------------------------------------------------------------------ tokens, answer
 
 
+class Alternative(NamedTuple):
+    """A token that could have stood at a place of an answer; ``logprob`` is the natural logarithm of its probability.
+
+    ``text`` is empty for control tokens, and says little where ``bytes`` are no whole characters.
+    """
+
+    text: str
+    logprob: float
+    token_id: int | None = None
+    bytes: bytes | None = None
+
+
 class TokenEvent(NamedTuple):
     """One event of a stream; a named tuple, because one is made per token: a frozen dataclass costs seven times that.
 
     ``text``: what came; ``index`` counts text, reasoning and tool calls from 0. ``progress``: the fraction of the
     prompt that was processed, 0..1. ``token_id``, ``logprob`` (natural logarithm) and ``alternatives`` (the likeliest
-    tokens there, as ``(text, logprob)``) come where they were asked for; a character of several tokens has those of
-    the last.
+    tokens there, the likeliest first) come where they were asked for; a character of several tokens has those of the
+    last.
     """
 
     t_ns: int
@@ -402,7 +414,7 @@ class TokenEvent(NamedTuple):
     logprob: float | None = None
     progress: float | None = None
     error: str | None = None
-    alternatives: tuple[tuple[str, float], ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,7 +188,7 @@ def _swatch(colour: str) -> str:
 
 def tokens() -> str:
     """The style sheet's own variables: their value on a light page, and on a dark one where it is another."""
-    style = (ROOT / "js" / "src" / "style.css").read_text(encoding="utf-8")
+    style = (ROOT / "js" / "src" / "base.css").read_text(encoding="utf-8")
     blocks = [
         style[: style.index("&[data-theme")],
         style[style.index("&[data-theme") : style.index("/* JupyterLab and")],

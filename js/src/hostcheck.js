@@ -3,7 +3,7 @@
  * writes, and tells what only a page can see.
  */
 
-import "./style.css";
+import "./base.css";
 import "./hostcheck.css";
 import { copy } from "./chat/clipboard.js";
 import { h, hideStatic, setText } from "./dom.js";

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..values import TokenEvent, TokenKind
+from ..values import Alternative, TokenEvent, TokenKind
 from . import failures
 from .reception import Reception, count
 
@@ -111,7 +111,7 @@ def _tokens(
 
 def _known(text: str, token: Mapping[str, Any], into: Reception, now: int) -> TokenEvent:
     others = tuple(
-        (_text(one["token"]), float(one["logprob"]))
+        Alternative(_text(one["token"]), float(one["logprob"]), count(one.get("id")), _bytes(one.get("bytes")))
         for one in token.get("top_logprobs") or ()
         if one.get("logprob") is not None
     )
@@ -119,6 +119,10 @@ def _known(text: str, token: Mapping[str, Any], into: Reception, now: int) -> To
     return into.token(
         now, "text", text, count(token.get("id")), None if logprob is None else float(logprob), alternatives=others
     )
+
+
+def _bytes(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, list) else None
 
 
 def _tool(

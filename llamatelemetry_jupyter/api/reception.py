@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..values import JSON, FinishReason, Timings, TokenEvent, TokenKind
+from ..values import JSON, Alternative, FinishReason, Timings, TokenEvent, TokenKind
 
 _ENDED: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -49,7 +49,7 @@ class Reception:
         text: str,
         token_id: int | None = None,
         logprob: float | None = None,
-        alternatives: tuple[tuple[str, float], ...] = (),
+        alternatives: tuple[Alternative, ...] = (),
     ) -> TokenEvent:
         """The event of something that the model said; counted and timed."""
         if kind == "text":

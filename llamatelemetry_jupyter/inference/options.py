@@ -62,8 +62,10 @@ class ChatOptions(Options, total=False):
     tools: Sequence[Mapping[str, JSON]] | None
     #: ``auto``, ``none`` or ``required``.
     tool_choice: str | None
-    #: Each token's log probability, in ``Answer.tokens`` with ``keep_events``.
+    #: Each token's id and log probability, in ``Answer.tokens``.
     logprobs: bool | None
+    #: ≥ 1, with ``logprobs``: so many of the likeliest tokens at each place, too (20).
+    top_logprobs: int | None
     #: Values for the model's chat template, such as ``{"enable_thinking": False}``.
     chat_template_kwargs: Mapping[str, JSON] | None
 
@@ -75,11 +77,12 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "min_p": (0, 1),
     "seed": (0, 2**32 - 1),
     "max_tokens": (1, math.inf),
+    "top_logprobs": (1, math.inf),
     "repeat_penalty": (math.ulp(0.0), math.inf),
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
 }
-_WHOLE = frozenset({"top_k", "seed", "max_tokens"})
+_WHOLE = frozenset({"top_k", "seed", "max_tokens", "top_logprobs"})
 
 
 def chat_request(options: Mapping[str, Any]) -> dict[str, Any]:

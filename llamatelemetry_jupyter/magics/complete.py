@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..values import Answer
 from .commands import gpu, models
 from .router import CELL_COMMANDS, COMMANDS, parser
 
@@ -41,6 +42,8 @@ def complete(shell: Any, line: str, symbol: str) -> list[str]:
         return [name for name in _span_names() if name.startswith(symbol)]
     if before and before[-1] in ("-N", "--name", "--server"):
         return [name for name in _servers() if name.startswith(symbol)]
+    if before and before[-1] == "--answer":
+        return [name for name, value in _named(shell) if isinstance(value, Answer) and name.startswith(symbol)]
     if before and before[-1] in ("--from", "--json-schema") and command != "install":  # there it is a folder
         return [name for name in _variables(shell) if name.startswith(symbol)]
     if before and before[-1] == "--column":
@@ -77,11 +80,15 @@ def _span_names() -> list[str]:
 
 def _variables(shell: Any) -> list[str]:
     """The notebook's own variables that hold something, modules and functions left out."""
+    return [name for name, value in _named(shell) if hasattr(value, "__len__") or isinstance(value, type)]
+
+
+def _named(shell: Any) -> list[tuple[str, object]]:
+    """What the notebook has given a name, by name."""
     hidden = getattr(shell, "user_ns_hidden", {})
     return sorted(
-        name
-        for name, value in shell.user_ns.items()
-        if not name.startswith("_") and name not in hidden and (hasattr(value, "__len__") or isinstance(value, type))
+        ((name, value) for name, value in shell.user_ns.items() if not name.startswith("_") and name not in hidden),
+        key=lambda one: one[0],
     )
 
 

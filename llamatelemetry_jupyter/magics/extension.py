@@ -15,8 +15,6 @@ from .defaults import Defaults
 from .question import Question
 
 _KEYS = ("%llama", "%%llama")
-# Values that their own cell shows while they grow.
-_GROWN = (("llamatelemetry_jupyter.values", "Answer"), ("llamatelemetry_jupyter.views.comparison", "Comparison"))
 
 
 @magics_class
@@ -47,8 +45,8 @@ class _Loaded:
         self.cells = CellHooks(shell)
         self.cells.register()
         shell.events.register("post_run_cell", _after_cell)
-        for grown in _GROWN:
-            shell.display_formatter.ipython_display_formatter.for_type_by_name(*grown, _show_answer)
+        for name, show in _SHOWN.items():
+            shell.display_formatter.ipython_display_formatter.for_type_by_name(*name, show)
 
     def undo(self) -> None:
         """Take every entry away; safe when the user removed some of them already."""
@@ -68,9 +66,9 @@ class _Loaded:
         self.cells.unregister()
         formatter = shell.display_formatter.ipython_display_formatter
         # The formatter moves an entry from its by-name table to its by-type table when the type is first seen.
-        for grown in _GROWN:
-            formatter.deferred_printers.pop(grown, None)
-        for known in [t for t in formatter.type_printers if (t.__module__, t.__name__) in _GROWN]:
+        for name in _SHOWN:
+            formatter.deferred_printers.pop(name, None)
+        for known in [t for t in formatter.type_printers if (t.__module__, t.__name__) in _SHOWN]:
             formatter.type_printers.pop(known)
 
 
@@ -125,3 +123,23 @@ def _show_answer(answer: object) -> None:
 
     if not was_streamed(answer):
         raise NotImplementedError  # how an IPython formatter says that the next one shall show the value
+
+
+def _show_tokens(tokens: Any) -> None:
+    """Show tokens as a widget with its static twin where somebody watches; else leave them to the usual formatters."""
+    from .output import watched
+
+    session = _session()
+    if session is None or not watched(session.request):
+        raise NotImplementedError
+    from .commands.tokens import show
+
+    show(tokens)
+
+
+#: How values of ours are shown: module and name of their type → by what.
+_SHOWN: dict[tuple[str, str], Callable[[Any], None]] = {
+    ("llamatelemetry_jupyter.values", "Answer"): _show_answer,
+    ("llamatelemetry_jupyter.views.comparison", "Comparison"): _show_answer,
+    ("llamatelemetry_jupyter.views.tokens", "Tokens"): _show_tokens,
+}

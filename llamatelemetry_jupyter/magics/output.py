@@ -1,10 +1,24 @@
-"""What commands ask the user, and which answers a cell shows already."""
+"""Whether somebody watches, what commands ask them, and which answers a cell shows already."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from ..errors import CommandError
 
 _streamed: tuple[object, int] | None = None
+
+
+def watched(request: Mapping[str, Any]) -> bool:
+    """Whether somebody is there who sees a widget: a kernel, no batch run, and a front end that could be asked.
+
+    ``request`` is the message that asked for the running cell (``Session.request``).
+    """
+    from ..environment import detect
+
+    where = detect()
+    return where.kernel and not where.batch and request.get("content", {}).get("allow_stdin") is not False
 
 
 def confirmed(question: str, again: str) -> bool:

@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .. import environment
 from ..conversation import Conversation
 from ..errors import CommandError
 from ..views import transcript
+from .output import watched
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 def show(session: Session, args: argparse.Namespace) -> None:
     """Show a chat with the server that ``args`` name; a cell that is run again goes on with its own."""
-    where = environment.detect()
-    if not where.kernel or where.batch or session.request.get("content", {}).get("allow_stdin") is False:
+    if not watched(session.request):
         print(transcript.static_text(()))  # nobody is there to type into a widget
         return
     if _cannot_send():

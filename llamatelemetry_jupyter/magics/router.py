@@ -25,7 +25,7 @@ COMMANDS = {
     "doctor": "what is there, what is missing, and what to type about it",
     "chat": "ask the model, with the cell as prompt under %%llama; without a prompt a chat to type in",
     "compare": "one prompt, several temperatures, seeds or models, side by side",
-    "tokens": "how the model's tokenizer cuts a text",
+    "tokens": "a text as the model's tokenizer cuts it; an answer's tokens and how likely each was",
     "embed": "texts as vectors, and rows found by meaning",
     "spans": "the recorded spans: filtered, searched, summed up, as a table or a DataFrame",
     "sessions": "the sessions that are kept, and the spans of one of them",

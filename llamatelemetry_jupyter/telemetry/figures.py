@@ -100,6 +100,17 @@ FIGURES: Mapping[str, tuple[Figure, ...]] = {
             "peak_bytes", "peak memory", "the most that the engine held at a moment of the span, all devices together",
             "B", "samples of memory by owner", "the high-water mark of the engine's process",
         ),
+        Figure(
+            "logprob", "logprob",
+            "natural logarithm of a token's probability after all that stood before it, untouched by temperature and "
+            "other sampling options", "", "the response: logprobs",
+            "the probabilities of the whole vocabulary at one place add up to 1",
+        ),
+        Figure(
+            "perplexity", "perplexity",
+            "e to the mean of −logprob over the answer's tokens: 1 where the model never hesitated", "",
+            "the tokens' logprobs", "the product of their probabilities",
+        ),
     ),
     "Totals": (
         Figure("spans", "spans", "ended spans of this session", "", *_STORE),

@@ -248,7 +248,9 @@ def test_logprobs_are_per_token_with_their_alternatives() -> None:
     texts = [event for event in events if event.kind == "text"]
     assert all(event.token_id is not None and event.logprob is not None and event.logprob <= 0 for event in texts)
     assert all(len(event.alternatives) == 2 for event in texts)
-    assert all(isinstance(text, str) and logprob <= 0 for event in texts for text, logprob in event.alternatives)
+    others = [one for event in texts for one in event.alternatives]
+    assert all(one.logprob <= 0 and one.token_id is not None and one.bytes is not None for one in others)
+    assert next(one.bytes for one in others if one.text == "\ufffd") == b"\x9c", "a part of a character keeps its bytes"
 
 
 def test_a_delta_of_several_known_tokens_is_several_events() -> None:

@@ -223,6 +223,51 @@ def test_tokens_are_shown_with_ids_whitespace_and_stray_bytes(ipython, tmp_path)
 
 
 @pytest.mark.engine
+def test_the_tokens_of_an_answer_come_with_what_else_could_have_stood_there(ipython):
+    printed = ipython(
+        LOAD,
+        "%llama tokens --answer",
+        START,
+        "%llama chat -n 3 -t 0 Hello",
+        "%llama tokens --answer",
+        "%llama tokens --answer LOAD",
+        "%llama tokens --answer _llama Hello",
+        "%llama chat --logprobs -n 30 -t 0 --out reply Say hello.",
+        "t = %llama tokens --answer",
+        "print('SAME', ''.join(x.text for x in t) == _llama.text, len(t) == _llama.output_tokens - (_llama.finish_reason == 'stop'))",
+        "s = __import__('llamatelemetry_jupyter').current_session()",
+        "print('CALLS', len([r for r in s.spans.rows() if r.name.startswith('chat')]))",
+        "print('KNOWN', {len(x.alternatives) for x in t}, all(x.logprob <= 0 and x.id is not None for x in t))",
+        "print('GREEDY', all(x.logprob == max(o.logprob for o in x.alternatives) for x in t))",
+        "wide = s.engine().chat('Say hello.', max_tokens=30, temperature=0, logprobs=True, top_logprobs=20)",
+        "w = %llama tokens --answer wide",
+        "ends = {o.text for x in w for o in x.alternatives if o.special}\nprint('ENDS', ends <= {'<|im_end|>', '<|endoftext|>'} and bool(ends))",
+        "print(t)",
+        "%llama stop",
+        "again = %llama tokens --answer reply\nprint('LATER', again.ids == t.ids)",
+    )
+    assert printed.count("STOPPED") == 4
+    assert "there is no answer yet\n  try: %llama chat --logprobs Why is the sky blue?" in printed
+    assert "that answer came without logprobs\n  try: %llama chat --logprobs" in printed
+    assert "LOAD is not an answer" in printed
+    assert "a text and --answer were given" in printed
+    for said in ("SAME True True", "CALLS 2", "KNOWN {5} True", "GREEDY True", "ENDS True", "LATER True"):
+        assert said in printed, said
+    assert "perplexity" in printed
+    assert "logprob  probability  instead" in printed
+
+
+def test_names_of_answers_are_completed(ipython):
+    printed = ipython(
+        LOAD,
+        "from llamatelemetry_jupyter.values import Answer\nreply, other, number = Answer('a', 'stop'), Answer('b', 'stop'), 1",
+        "from llamatelemetry_jupyter.magics.complete import complete\nask = lambda line, symbol: complete(get_ipython(), line, symbol)",
+        "print('TAB', ask('%llama tokens --answer ', ''), ask('%llama tokens --answer re', 're'), ask('%llama tokens --an', '--an'))",
+    )
+    assert "TAB ['other', 'reply'] ['reply'] ['--answer']" in printed
+
+
+@pytest.mark.engine
 def test_texts_are_embedded_on_a_second_server_and_found(ipython):
     printed = ipython(
         LOAD,

@@ -21,6 +21,7 @@ from faultproxy import FaultProxy
 from llamatelemetry_jupyter.api.client import LlamaCppClient
 from llamatelemetry_jupyter.clock import now_ns
 from llamatelemetry_jupyter.errors import RequestError
+from llamatelemetry_jupyter.inference.tokens import written
 from llamatelemetry_jupyter.models import gguf
 from llamatelemetry_jupyter.models.demand import Demand
 from llamatelemetry_jupyter.models.plan import Device, placed
@@ -35,6 +36,7 @@ from llamatelemetry_jupyter.telemetry.tracer import Telemetry
 from llamatelemetry_jupyter.values import DeviceSample, Samples
 from llamatelemetry_jupyter.views.model import prefill_rate
 from llamatelemetry_jupyter.views.series import rates
+from llamatelemetry_jupyter.views.tokens import Tokens
 
 pytestmark = pytest.mark.engine
 SLOTS, CTX = 2, 1024
@@ -404,6 +406,30 @@ def used_bytes(world):
     assert now.used_bytes == sum(one.bytes for one in now.owners if one.owner != "free")
 
 
+# -------------------------------------------------------------------------------------------------------------- tokens
+
+
+def logprob(world):
+    client = LlamaCppClient.of(world.handle)
+    asked = {"n_predict": 1, "n_probs": 100_000, "temperature": 1.5, "seed": 1}
+    told = client.request("POST", "/completion", {"prompt": "One, two, three", **asked})
+    (place,) = told["completion_probabilities"]
+    vocabulary = {one["id"]: one["logprob"] for one in place["top_logprobs"]}
+    assert len(vocabulary) == client.models()[0].vocabulary
+    assert math.fsum(map(math.exp, vocabulary.values())) == pytest.approx(1, abs=2e-3)
+    stream = client.complete("One, two, three", max_tokens=1, n_probs=3, temperature=0)
+    (event,) = [one for one in stream.tokens if one.kind == "text"]
+    assert event.logprob == pytest.approx(vocabulary[event.token_id], abs=0.05)
+
+
+def perplexity(world):
+    client = LlamaCppClient.of(world.handle)
+    answer = client.chat(PROMPT, max_tokens=8, temperature=0, ignore_eos=True, logprobs=True, top_logprobs=1)
+    told = [math.exp(one.logprob) for one in answer.tokens if one.logprob is not None]
+    assert told
+    assert Tokens(written(answer), "answer").perplexity == pytest.approx(math.prod(told) ** (-1 / len(told)))
+
+
 CHECKS = {
     "duration_s": duration_s,
     "input_tokens": input_tokens,
@@ -443,6 +469,9 @@ CHECKS = {
     "free": free,
     "used_bytes": used_bytes,
     "total_bytes": total_bytes,
+    # The last: they ask the server once more, and its counters go on.
+    "logprob": logprob,
+    "perplexity": perplexity,
 }
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...session import Session
 
 TAKES_PROMPT = True
-
+_ALTERNATIVES = 5
 
 #: The conversation that ``--continue`` goes on with.
 _kept: Kept[Chat] = Kept()
@@ -44,6 +44,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--json-schema", metavar="SCHEMA", help="a variable, a file or JSON text: the answer follows it"
     )
+    parser.add_argument(
+        "--logprobs", action="store_true", help="keep each token's probability, for %%llama tokens --answer"
+    )
     parser.add_argument("--out", metavar="NAME", help="put the Answer into this variable")
     parser.add_argument("--capture", action="store_true", help="record this prompt and its answer in the span")
     parser.add_argument("--raw", action="store_true", help="send {{name}} as it is")
@@ -52,7 +55,7 @@ def configure(parser: Parser) -> None:
 def run(session: Session, args: argparse.Namespace) -> Answer | None:
     """Ask the running model and stream its answer; on a line without a prompt, show the chat widget."""
     defaults.fill(session.shell, args, "system", "temperature", "max_tokens")
-    about_one = args.go_on or args.json_schema or args.out or args.capture or args.raw
+    about_one = args.go_on or args.json_schema or args.logprobs or args.out or args.capture or args.raw
     if not args.prompt.strip() and not args.in_cell and not about_one:
         from .. import panel
 
@@ -72,6 +75,8 @@ def run(session: Session, args: argparse.Namespace) -> Answer | None:
         "max_tokens": args.max_tokens,
         "seed": args.seed,
         "json_schema": _schema(args.json_schema, names) if args.json_schema else None,
+        "logprobs": args.logprobs or None,
+        "top_logprobs": _ALTERNATIVES if args.logprobs else None,
     }
     chat = _conversation(session, engine, go_on=args.go_on)
     view = _View(session.shell)
