@@ -282,7 +282,8 @@ print(sorted(first)); print(sorted(set(sys.modules) - before))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     at_start, at_first_question = (set(json.loads(line.replace("'", '"'))) for line in done.stdout.splitlines()[-2:])
     room = "llamatelemetry_jupyter"
-    assert at_start == {room, f"{room}.errors", f"{room}.jupyter_server", f"{room}.jupyter_server.handlers"}
+    own = ("errors", "escape", "jupyter_server", "jupyter_server.handlers")
+    assert at_start == {room, *(f"{room}.{name}" for name in own)}
     ours = {name.split(".")[1] for name in at_first_question if name.startswith(f"{room}.")}
     assert ours == {"clock", "environment", "errors", "escape", "jupyter_server", "sampling", "values"}
     assert not {"pynvml", "numpy", "pandas", "requests", "opentelemetry.sdk"} & at_first_question

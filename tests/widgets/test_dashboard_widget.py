@@ -44,7 +44,7 @@ def test_the_widget_carries_its_bundle_and_its_state():
     widget = Dashboard(snapshot=made, seq=3, static_id="0123456789abcdef")
     state = widget.get_state()
     assert "export{" in state["_esm"].replace(" ", "")
-    assert ".llamatelemetry" in state["_css"]
+    assert ".ll-ui" in state["_css"]
     assert state["snapshot"] == made
     assert (state["seq"], state["static_id"]) == (3, "0123456789abcdef")
     widget.close()
