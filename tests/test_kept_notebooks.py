@@ -38,7 +38,7 @@ def test_as_a_page_without_a_network(ran, browser):
         widths = offline.page.evaluate(WIDTHS, ".jp-OutputArea-output")
         assert len(widths) == pictures
         assert [one for one in widths if one[1] < 200] == []
-        assert offline.page.locator(".jp-OutputArea-output").count() > 3
+        assert offline.page.locator(".jp-OutputArea-output").count() >= 3
         # Nothing but plotly's script, which a figure of it cannot do without, is asked for.
         assert [
             url for url in offline.foreign if "plot" not in url and "html-manager" not in url and "require" not in url
