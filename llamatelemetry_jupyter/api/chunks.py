@@ -81,11 +81,12 @@ def _openai_usage(usage: Mapping[str, Any]) -> tuple[int | None, int | None, int
 def _choice(choice: Any, into: Reception, now: int) -> Iterator[TokenEvent]:
     """Events of a choice of the chat or the OpenAI completion format."""
     delta = choice.get("delta") or {}
+    content, known = delta.get("content") or choice.get("text"), (choice.get("logprobs") or {}).get("content") or []
     # vLLM says reasoning where llama.cpp says reasoning_content.
     if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-        yield into.token(now, "reasoning", _text(reasoning))
-    if content := delta.get("content") or choice.get("text"):
-        yield from _tokens(_text(content), (choice.get("logprobs") or {}).get("content") or [], into, now)
+        yield from _tokens(_text(reasoning), [] if content else known, into, now, kind="reasoning")
+    if content:
+        yield from _tokens(_text(content), known, into, now)
     for part in delta.get("tool_calls") or ():
         function = part.get("function") or {}
         yield _tool(
@@ -96,20 +97,25 @@ def _choice(choice: Any, into: Reception, now: int) -> Iterator[TokenEvent]:
 
 
 def _tokens(
-    content: str, known: list[Any], into: Reception, now: int, ids: list[Any] | None = None
+    content: str,
+    known: list[Any],
+    into: Reception,
+    now: int,
+    ids: list[Any] | None = None,
+    kind: TokenKind = "text",
 ) -> Iterator[TokenEvent]:
     """One event per token where the server says which they are and they make up the text; one event otherwise."""
     pieces = [_text(one["token"]) for one in known]
     if len(known) > 1 and "".join(pieces) == content:
         for piece, one in zip(pieces, known, strict=True):
-            yield _known(piece, one, into, now)
+            yield _known(kind, piece, one, into, now)
     elif known:
-        yield _known(content, known[-1], into, now)
+        yield _known(kind, content, known[-1], into, now)
     else:
-        yield into.token(now, "text", content, count(ids[-1]) if ids else None)
+        yield into.token(now, kind, content, count(ids[-1]) if ids else None)
 
 
-def _known(text: str, token: Mapping[str, Any], into: Reception, now: int) -> TokenEvent:
+def _known(kind: TokenKind, text: str, token: Mapping[str, Any], into: Reception, now: int) -> TokenEvent:
     others = tuple(
         Alternative(_text(one["token"]), float(one["logprob"]), count(one.get("id")), _bytes(one.get("bytes")))
         for one in token.get("top_logprobs") or ()
@@ -117,7 +123,7 @@ def _known(text: str, token: Mapping[str, Any], into: Reception, now: int) -> To
     )
     logprob = token.get("logprob")
     return into.token(
-        now, "text", text, count(token.get("id")), None if logprob is None else float(logprob), alternatives=others
+        now, kind, text, count(token.get("id")), None if logprob is None else float(logprob), alternatives=others
     )
 
 

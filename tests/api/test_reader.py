@@ -263,6 +263,14 @@ def test_a_delta_of_several_known_tokens_is_several_events() -> None:
     ]
 
 
+def test_what_a_model_thinks_has_logprobs_too() -> None:
+    known = [{"id": 1, "token": "hm", "logprob": -1.0, "bytes": [104, 109], "top_logprobs": []}]
+    chunk = {"choices": [{"index": 0, "delta": {"reasoning_content": "hm"}, "logprobs": {"content": known}}]}
+    (event,), reader = read([b"data: " + json.dumps(chunk).encode() + b"\n\n"])
+    assert (event.kind, event.text, event.token_id, event.logprob) == ("reasoning", "hm", 1, -1.0)
+    assert (reader.reception.reasoning, reader.reception.texts) == (["hm"], [])
+
+
 # ---------------------------------------------------------------------------------------------------------- campaigns
 
 

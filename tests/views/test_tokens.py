@@ -12,7 +12,7 @@ from tokenworld import ATTACK, an_answer, token
 from llamatelemetry_jupyter.inference.tokens import Token, written
 from llamatelemetry_jupyter.values import Alternative, Answer, TokenEvent
 from llamatelemetry_jupyter.views import pieces
-from llamatelemetry_jupyter.views.tokens import MAX_BYTES, MAX_TOKENS, Tokens, instead
+from llamatelemetry_jupyter.views.tokens import _TINTS, MAX_BYTES, MAX_TOKENS, Tokens, instead
 
 
 def answered(*events):
@@ -155,3 +155,19 @@ def test_a_tint_never_stands_alone():
     assert "background:rgba(224,110,20,0.55)" in unlikely
     assert "−6.00" in unlikely
     assert "−0.10" in likely
+
+
+@pytest.mark.parametrize(("ground", "ink"), [((255, 255, 255), (0, 0, 0)), ((17, 17, 17), (238, 240, 242))])
+def test_text_of_the_twin_is_readable_on_every_tint(ground, ink):
+    def mixed(over, under, alpha):
+        return [alpha * a + (1 - alpha) * b for a, b in zip(over, under, strict=True)]
+
+    def light(colour):
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in colour)]
+        return sum(part * weight for part, weight in zip(linear, (0.2126, 0.7152, 0.0722), strict=True))
+
+    for tint in _TINTS[1:]:
+        *colour, alpha = map(float, tint.partition("(")[2].strip(")").split(","))
+        under = mixed(colour, ground, alpha)
+        a, b = light(under), light(mixed(ink, under, 0.8))  # the numbers' opacity
+        assert (max(a, b) + 0.05) / (min(a, b) + 0.05) >= 4.5, tint

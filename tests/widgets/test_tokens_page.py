@@ -175,3 +175,39 @@ def test_what_a_view_had_is_gone_with_it(tokens):
     page.evaluate("() => harness.cleanup()")
     assert page.locator(".llamatelemetry").count() == 0
     assert page.evaluate("() => harness.listeners()") == 0
+
+
+#: The least contrast of text on each tint, as painted: WCAG 2.2's formula.
+CONTRAST = """() => { const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+    const pixel = (...layers) => { for (const [colour, alpha] of layers) {
+        paint.globalAlpha = alpha; paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1); }
+        return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3); };
+    const light = rgb => rgb.map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const ground = getComputedStyle(document.querySelector('.llamatelemetry')).backgroundColor;
+    return [...document.querySelectorAll('.ll-token')].map(chip => { const tint = getComputedStyle(chip).backgroundColor;
+        return Math.min(...[...chip.querySelectorAll('.ll-piece, .ll-mark, .ll-sure, .ll-id')].map(e => {
+            const {color, opacity} = getComputedStyle(e);
+            const [a, b] = [light(pixel([ground, 1], [tint, 1])), light(pixel([ground, 1], [tint, 1], [color, Number(opacity)]))];
+            return (Math.max(a, b) + .05) / (Math.min(a, b) + .05); })); }); }"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_is_readable_on_every_tint(tokens, dark):
+    page = tokens(ANSWER.snapshot(), dark=dark)
+    page.wait_for_function(
+        "dark => document.querySelector('.llamatelemetry').dataset.theme === dark", arg="dark" if dark else "light"
+    )
+    found = page.evaluate(CONTRAST)
+    assert len(found) == len(ANSWER)
+    assert min(found) >= 4.5, found
+
+
+def test_a_page_of_five_hundred_is_drawn_once_and_hovering_draws_one_token(tokens):
+    page = tokens(an_answer(2000).snapshot())
+    page.evaluate("""() => { window.changed = 0;
+        new MutationObserver(all => { window.changed += all.reduce((n, m) => n + m.addedNodes.length, 0); })
+            .observe(document.querySelector('.ll-reading'), {subtree: true, childList: true}); }""")
+    page.locator('[data-token="7"]').hover()
+    settle(page)
+    assert 0 < page.evaluate("() => window.changed") < 40
