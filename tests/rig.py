@@ -331,7 +331,8 @@ class Notebook(Watched):
         return self
 
     def _wait_open(self, kernel: bool) -> None:
-        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")  # of an empty notebook, until the file is read
+        self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.isReady")
         if kernel:
             self.page.wait_for_function(_READY)
 
