@@ -113,18 +113,18 @@ def _cpu(browser: Any, origin: str, made: dict[str, Any], rows: list[Any], *, pl
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
     per = max(1, _HZ * _EVERY_MS // 1000)
-    before = _task_ms(session)
+    before = task_ms(session)
     for n in range(_UPDATES):
         due = time.monotonic() + _EVERY_MS / 1e3
         some = rows[n * per : (n + 1) * per]
         page.evaluate("([t, v]) => void window.update(t, v)", [[t for t, _ in some], [v for _, v in some]])
         page.wait_for_timeout(max(1, (due - time.monotonic()) * 1e3))
-    spent = _task_ms(session) - before
+    spent = task_ms(session) - before
     page.close()
     return spent / _UPDATES
 
 
-def _task_ms(session: Any) -> float:
+def task_ms(session: Any) -> float:
     found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
     return float(found["TaskDuration"]) * 1e3
 

@@ -1,7 +1,7 @@
 // Builds the widgets' bundles into the Python package; `node build.mjs --check` fails when the committed ones differ.
 // Nothing that could vary between machines goes in: no source map, no banner, no date, a pinned esbuild.
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -34,15 +34,26 @@ const result = await build({
   absWorkingDir: here,
 });
 
+// What is bundled is under its own licence, which goes where it goes.
+const { dependencies } = JSON.parse(readFileSync(join(here, "package.json"), "utf8"));
+const licences = Object.entries(dependencies).map(([name, version]) => {
+  const text = readFileSync(join(here, "node_modules", name, "LICENSE"), "utf8");
+  return `${name} ${version}, in chat.js\n\n${text.trim()}\n`;
+});
+const notice = {
+  path: join(target, "LICENSES.txt"),
+  contents: Buffer.from(licences.join(`\n${"-".repeat(80)}\n\n`)),
+};
+
 let stale = false;
-for (const file of result.outputFiles) {
+for (const file of [...result.outputFiles, notice]) {
   const name = file.path.slice(target.length + 1);
   const limit = LIMIT_BYTES[name] ?? STYLE_LIMIT_BYTES;
   if (file.contents.byteLength > limit) {
     throw new Error(`${name}: ${file.contents.byteLength} bytes are more than ${limit}`);
   }
   if (process.argv.includes("--check")) {
-    const same = readFileSync(file.path).equals(file.contents);
+    const same = existsSync(file.path) && readFileSync(file.path).equals(file.contents);
     stale ||= !same;
     console.log(`${name} ${same ? "is up to date" : "differs from its source: npm run build"}`);
   } else {

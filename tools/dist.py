@@ -18,6 +18,7 @@ _NEEDED = (
     "llamatelemetry/__init__.py", "llamatelemetry_jupyter/__init__.py", "llamatelemetry_jupyter/py.typed",
     "llamatelemetry_jupyter/widgets/static/dashboard.js", "llamatelemetry_jupyter/widgets/static/dashboard.css",
     "llamatelemetry_jupyter/widgets/static/chat.js", "llamatelemetry_jupyter/widgets/static/chat.css",
+    "llamatelemetry_jupyter/widgets/static/LICENSES.txt", "llamatelemetry_jupyter/widgets/static/hostcheck.js",
     "llamatelemetry_jupyter/widgets/static/tokens.js", "llamatelemetry_jupyter/widgets/static/tokens.css",
 )  # fmt: skip
 _ROOMS = ("llamatelemetry/", "llamatelemetry_jupyter/", "llamatelemetry_jupyter-")
