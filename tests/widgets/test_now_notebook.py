@@ -23,8 +23,8 @@ PAINTED = """selector => [...document.querySelectorAll(selector)].map(canvas => 
 def shown(notebook):
     """``shown(*cells)``: a notebook with a live dashboard, the cells before it run; its page is returned beside it."""
 
-    def show(*before, options=""):
-        opened = notebook(["%load_ext llamatelemetry", *before, f"%llama dashboard {options}".strip()])
+    def show(*before, options="", kernel="python3"):
+        opened = notebook(["%load_ext llamatelemetry", *before, f"%llama dashboard {options}".strip()], kernel=kernel)
         opened.run_all()
         opened.output(1 + len(before)).locator(".llamatelemetry[data-seq]").wait_for()
         return opened, opened.page
@@ -114,8 +114,18 @@ def test_a_server_is_started_restarted_and_stopped_by_button(shown):
     assert opened.errors == []
 
 
-def test_a_stop_that_is_pressed_while_a_cell_runs_comes_after_it(shown):
+def test_a_stop_that_is_pressed_while_a_cell_runs_is_done_at_once_where_the_page_has_a_subshell(shown):
     opened, page = shown("%llama start --ctx 512")
+    wait(page, "state", "ready")
+    busy(opened, "import time; time.sleep(15)")
+    press(page, "stop")
+    press(page, "yes")
+    wait(page, "state", "stopped", 12)
+    assert not cell_done(page)
+
+
+def test_a_stop_that_is_pressed_while_a_cell_runs_comes_after_it_on_kaggles_kernel(shown):
+    opened, page = shown("%llama start --ctx 512", kernel="kaggle")
     wait(page, "state", "ready")
     busy(opened, "import time; time.sleep(6)")
     press(page, "stop")
@@ -217,8 +227,8 @@ def test_figures_have_a_history_and_say_what_they_are(shown):
     opened.set_theme("JupyterLab Light")
 
 
-def test_an_hour_is_asked_for_and_comes_after_the_cell(shown):
-    opened, page = shown("%llama start", "import time; time.sleep(12)", options="--window 4")
+def test_an_hour_is_asked_for_and_comes_after_the_cell_on_kaggles_kernel(shown):
+    opened, page = shown("%llama start", "import time; time.sleep(12)", options="--window 4", kernel="kaggle")
     rows = "() => Number(document.querySelector('.llamatelemetry').dataset.rows)"
     before = page.evaluate(rows)
     busy(opened, "import time; time.sleep(5)")
