@@ -344,7 +344,11 @@ function ended() {
  * @returns {Lost | null}
  */
 function lost(gone, quietS) {
-  if (gone) return { word: "kernel gone", why: `restarted or ended; this is how it stood; run the cell again: ${AGAIN}` };
+  if (gone)
+    return {
+      word: "kernel gone",
+      why: `restarted or ended; this is how it stood; run the cell again: ${AGAIN}`,
+    };
   if (quietS < LOST_S) return null;
   return {
     word: "no data",
