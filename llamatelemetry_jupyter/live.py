@@ -16,7 +16,7 @@ from typing import Any
 
 from . import escape
 
-_MIN_INTERVAL_S = 0.1  # each update sends the whole text again, and front ends render Markdown slowly
+_MIN_INTERVAL_S = 0.11  # each update sends the whole text again, and front ends render Markdown slowly
 
 
 class Live:

@@ -20,6 +20,7 @@ PICTURES = os.environ.get("PICTURES")  # a folder: screenshots for docs/
 
 def shoot(page, name):
     if PICTURES:
+        page.set_viewport_size({"width": 1280, "height": 1500})
         page.locator(".llamatelemetry").screenshot(path=str(Path(PICTURES) / f"{name}.png"))
 
 

@@ -20,7 +20,7 @@ TARGET = ROOT / "docs" / "pictures" / "dashboard-live.png"
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-_WIDTH, _HEIGHT = 860, 640
+_HEIGHT = 700
 _CELLS = ["%load_ext llamatelemetry", "%llama start smollm2-135m --ctx 2048 --slots 2", "%llama dashboard"]
 _CALL = "get_ipython().run_cell_magic('llama', '-n 70 -t 0', {!r})"
 _ASK = """code => { jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestExecute({code, store_history: false}); }"""
@@ -55,7 +55,7 @@ def main() -> None:
         Lab(Path(folder) / "home", {"python3": Path(sys.executable)}) as lab,
     ):
         book = Notebook.open(lab, browser, _CELLS)
-        book.page.set_viewport_size({"width": 1180, "height": 1200})
+        book.page.set_viewport_size({"width": 1260, "height": 1300})
         book.run_all(timeout=240)
         book.output(2)
         dashboard = book.page.locator(".llamatelemetry")
@@ -72,9 +72,10 @@ def _recorded(page: Page, dashboard: Locator) -> list[tuple[float, bytes]]:
     frames: list[tuple[float, bytes]] = []
 
     def shoot(hold_s: float) -> None:
+        dashboard.evaluate("e => e.scrollIntoView({block: 'start'})")
         box = dashboard.bounding_box()
         assert box is not None
-        clip: Any = {"x": box["x"], "y": box["y"], "width": _WIDTH, "height": _HEIGHT}
+        clip: Any = {"x": box["x"], "y": box["y"], "width": int(box["width"]), "height": _HEIGHT}
         frames.append((hold_s, page.screenshot(clip=clip, animations="disabled")))
 
     shoot(1.0)
