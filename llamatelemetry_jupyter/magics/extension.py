@@ -131,7 +131,7 @@ def _show_tokens(tokens: Any) -> None:
 
     session = _session()
     if session is None or not watched(session.request):
-        raise NotImplementedError
+        raise NotImplementedError  # as above: the next formatter shows the table
     from .commands.tokens import show
 
     show(tokens)
